@@ -1,0 +1,201 @@
+//! One answer, as it comes: token after token from the engine, whole characters out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::Result;
+use lowtide_engine::sampler::log_probs;
+use lowtide_engine::{Engine, Error, Logits, Session};
+use serde::Serialize;
+
+use crate::chooser::Chooser;
+use crate::failure::Failure;
+use crate::load::{Phase, failure};
+use crate::progress::Waiting;
+use crate::report::{Timed, Times};
+use crate::signals::Interruptible;
+use crate::text_stream::TextStream;
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said so (an end-of-generation token).
+    EndOfGeneration,
+    /// As many tokens as were asked for.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// A stop text came, or Ctrl-C.
+    Stopped,
+}
+
+/// Bounds of an answer.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Tokens at most; `None`: what the context holds.
+    pub max_tokens: Option<usize>,
+    /// The model's own end is a token like any other.
+    pub ignore_eos: bool,
+    /// Texts before which the answer ends.
+    pub stop: Vec<String>,
+    /// Log-probabilities are kept, with so many of the likeliest tokens.
+    pub logprobs: Option<usize>,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The text, without a stop text.
+    pub text: String,
+    /// The tokens, without an end token.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Of each token, where asked for.
+    pub logprobs: Vec<TokenLogprob>,
+    /// What took how long.
+    pub times: Times,
+}
+
+/// `{"id", "logprob", "top": [[id, logprob], ..]}`.
+#[derive(Serialize, Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    id: u32,
+    logprob: f32,
+    top: Vec<(u32, f32)>,
+}
+
+/// Where the text goes, piece by piece.
+pub type Emit<'e> = dyn FnMut(&str) -> Result<()> + 'e;
+
+/// One answer in the making.
+pub struct Answering<'a> {
+    /// The model.
+    pub engine: &'a mut Engine,
+    /// Its session: after an answer it holds the prompt and all tokens of the answer but the last.
+    pub session: &'a mut Session,
+    /// Bounds.
+    pub bounds: &'a Bounds,
+    /// Chooses tokens.
+    pub chooser: &'a mut Chooser,
+    /// Ctrl-C.
+    pub stop: &'a Interruptible,
+}
+
+impl Answering<'_> {
+    /// Runs `prompt` through the model and answers. A Ctrl-C ends the answer, wherever it is.
+    pub fn answer(&mut self, prompt: &[u32], emit: &mut Emit<'_>) -> Result<Answer> {
+        if prompt.is_empty() {
+            return Err(failure(&Error::EmptyPrompt, Phase::Running));
+        }
+        let mut text = TextStream::new(&self.bounds.stop)
+            .map_err(|error| Failure::input(format!("--stop: {error}")))?;
+        let mut out = Answer {
+            text: String::new(),
+            ids: Vec::new(),
+            finish: Finish::Stopped,
+            logprobs: Vec::new(),
+            times: Times::default(),
+        };
+        let begun = Instant::now();
+        let prefilled = self.prefill(prompt)?;
+        let prefill_s = begun.elapsed().as_secs_f64();
+        if prefilled {
+            out.times.prefill = Timed { tokens: prompt.len(), seconds: prefill_s };
+            out.times.first_token_s = prefill_s;
+            let read_before = self.read_bytes();
+            let begun = Instant::now();
+            out.finish = self.decode(&mut out, &mut text, emit)?;
+            out.times.decode.seconds = begun.elapsed().as_secs_f64();
+            out.times.decode_read_bytes = self.read_bytes() - read_before;
+        }
+        let rest = text.finish();
+        out.text.push_str(&rest);
+        emit(&rest)?;
+        Ok(out)
+    }
+
+    /// The prompt through the model, telling how far it is; `false` if Ctrl-C stopped it.
+    fn prefill(&mut self, prompt: &[u32]) -> Result<bool> {
+        let waiting = Waiting::begin("reading the model");
+        let mut tell = waiting.prompt_progress();
+        let flag = Arc::clone(self.stop.flag());
+        self.engine.set_progress(Some(Box::new(move |done, all| {
+            tell(done, all);
+            !flag.load(Ordering::SeqCst)
+        })));
+        self.pass(prompt)
+    }
+
+    /// Token after token until something ends the answer.
+    fn decode(
+        &mut self,
+        out: &mut Answer,
+        text: &mut TextStream,
+        emit: &mut Emit<'_>,
+    ) -> Result<Finish> {
+        let flag = Arc::clone(self.stop.flag());
+        // Asked after each layer: a token of a model that is read from disk takes seconds.
+        self.engine.set_progress(Some(Box::new(move |_, _| !flag.load(Ordering::SeqCst))));
+        let max_tokens = self.bounds.max_tokens.unwrap_or(usize::MAX);
+        if max_tokens == 0 {
+            return Ok(Finish::MaxTokens);
+        }
+        loop {
+            let id = self.chooser.choose(self.session.last_logits())?;
+            if self.engine.tokenizer().is_eog(id) && !self.bounds.ignore_eos {
+                return Ok(Finish::EndOfGeneration);
+            }
+            if let Some(top) = self.bounds.logprobs {
+                out.logprobs.push(logprob(self.session.last_logits(), id, top));
+            }
+            out.ids.push(id);
+            if !self.engine.tokenizer().is_control(id) {
+                let piece = text.push(&self.engine.tokenizer().token_bytes(id));
+                out.text.push_str(&piece);
+                emit(&piece)?;
+            }
+            if text.is_stopped() || self.stop.is_raised() {
+                return Ok(Finish::Stopped);
+            }
+            if out.ids.len() >= max_tokens {
+                return Ok(Finish::MaxTokens);
+            }
+            if self.session.position() >= self.session.context() {
+                return Ok(Finish::ContextFull);
+            }
+            if !self.pass(&[id])? {
+                return Ok(Finish::Stopped);
+            }
+            out.times.decode.tokens += 1;
+        }
+    }
+
+    /// `false` if Ctrl-C stopped it.
+    fn pass(&mut self, ids: &[u32]) -> Result<bool> {
+        match self.session.forward(self.engine, ids, Logits::Last, &mut |_, _| {}) {
+            Ok(()) => Ok(true),
+            Err(Error::Stopped) => Ok(false),
+            Err(error) => Err(failure(&error, Phase::Running)),
+        }
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.engine.store().stats().total.read_bytes()
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.engine.set_progress(None);
+    }
+}
+
+/// The chosen token's log-probability, and those of the `top` likeliest.
+fn logprob(logits: &[f32], id: u32, top: usize) -> TokenLogprob {
+    // Digits past those of an f32 are noise.
+    let found = log_probs(logits, id, top);
+    let top = found.top.into_iter().map(|(id, logprob)| (id, logprob as f32));
+    TokenLogprob { id, logprob: found.chosen as f32, top: top.collect() }
+}

@@ -1,0 +1,279 @@
+//! `lowtide chat`: a conversation at the terminal, or line by line from a pipe.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
+
+use super::run::{bounds, report};
+use crate::answer::{Answering, Bounds, Finish};
+use crate::args::ChatArgs;
+use crate::chat_command::{ChatCommand, HELP};
+use crate::chooser::Chooser;
+use crate::conversation::Conversation;
+use crate::failure::Failure;
+use crate::load::{self, Expected, Loaded};
+use crate::output::{Stdout, StdoutClosed};
+use crate::progress::note;
+use crate::prompt::{Dialogue, no_template};
+use crate::report::{Report, Times};
+use crate::signals::Interruptible;
+use crate::watch::Watch;
+
+/// Lines of history that are kept.
+const HISTORY_LINES: usize = 1000;
+/// Begins and ends a message of several lines.
+const QUOTES: &str = "\"\"\"";
+
+/// Talks.
+pub fn chat(args: &ChatArgs) -> Result<()> {
+    let watch = Watch::begin();
+    let opened = load::open(&args.model, &args.budget)?;
+    let dialogue = Dialogue::of(&opened.model)?.ok_or_else(no_template)?;
+    let loaded = opened.load(&args.budget, Expected::default())?;
+    let engine = &loaded.engine;
+    let chooser = Chooser::new(
+        &args.sampling,
+        engine.model().sampler_defaults(),
+        engine.vocabulary_length(),
+    )?;
+    let mut chat = Chat {
+        conversation: Conversation { system: args.system.clone(), turns: Vec::new() },
+        in_session: Vec::new(),
+        last: None,
+        bounds: bounds(&args.end, None),
+        loaded,
+        dialogue,
+        chooser,
+        watch,
+    };
+    let mut lines = Lines::new()?;
+    if lines.interactive {
+        note(&chat.greeting());
+    }
+    while let Some(line) = lines.message()? {
+        match ChatCommand::parse(&line) {
+            _ if line.trim().is_empty() => {}
+            Some(ChatCommand::Quit) => break,
+            Some(command) => chat.command(command)?,
+            None => chat.say(&line)?,
+        }
+    }
+    lines.save();
+    Ok(())
+}
+
+struct Chat {
+    loaded: Loaded,
+    dialogue: Dialogue,
+    chooser: Chooser,
+    conversation: Conversation,
+    bounds: Bounds,
+    /// The tokens that the session holds.
+    in_session: Vec<u32>,
+    /// The figures of the last answer.
+    last: Option<Report>,
+    watch: Watch,
+}
+
+impl Chat {
+    fn greeting(&self) -> String {
+        let model = self.loaded.path.file_stem().unwrap_or_default().to_string_lossy();
+        let context = self.loaded.engine.context();
+        format!("{model}, {context} tokens of context. /help shows the commands, Ctrl-D leaves.")
+    }
+
+    /// One question, one answer. What goes wrong with it does not end the chat.
+    fn say(&mut self, text: &str) -> Result<()> {
+        let before = self.conversation.turns.len();
+        self.conversation.push("user", text);
+        match self.reply() {
+            Ok(reply) => self.conversation.push("assistant", reply),
+            Err(error) if error.chain().any(StdoutClosed::is) => {
+                return Err(error);
+            }
+            Err(error) => {
+                self.conversation.turns.truncate(before);
+                crate::failure::report(&error);
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self) -> Result<String> {
+        let messages = self.conversation.messages();
+        let ids = self.dialogue.ids(self.loaded.engine.model(), &messages)?;
+        let room = self.loaded.engine.context();
+        if ids.len() >= room {
+            return Err(Failure::running(format!(
+                "the conversation has {} tokens, the context holds {room}",
+                ids.len()
+            ))
+            .mend("/clear   (starts anew), or lowtide chat with a larger --ctx")
+            .into());
+        }
+        // What the session holds already is not computed again; at least one token is, for logits.
+        let common = ids.iter().zip(&self.in_session).take_while(|(a, b)| a == b).count();
+        let kept = self.loaded.session.truncate(common.min(ids.len() - 1));
+        self.in_session.clear();
+        self.chooser.begin(&ids[kept..]);
+        let stop = Interruptible::begin();
+        let mut out = Stdout::lock();
+        let Loaded { engine, session, .. } = &mut self.loaded;
+        let (bounds, chooser) = (&self.bounds, &mut self.chooser);
+        let mut answering = Answering { engine, session, bounds, chooser, stop: &stop };
+        let reply = answering.answer(&ids[kept..], &mut |piece| {
+            out.write_all(piece.as_bytes())?;
+            Ok(out.flush()?)
+        });
+        drop(answering);
+        let Ok(reply) = reply else {
+            // What is in the session after an error is not known here.
+            self.loaded.session.reset();
+            return reply.map(|reply| reply.text);
+        };
+        // An empty line before the next question, where questions are seen.
+        out.write_all(if std::io::stdout().is_terminal() { b"\n\n" } else { b"\n" })?;
+        out.finish()?;
+        let held = ids.iter().chain(&reply.ids).copied().take(self.loaded.session.position());
+        self.in_session = held.collect();
+        if reply.finish == Finish::ContextFull {
+            note("(the context is full: /clear starts anew)");
+        }
+        self.last = Some(report(&self.loaded, &reply, &self.watch));
+        Ok(reply.text.trim().to_owned())
+    }
+
+    fn command(&mut self, command: ChatCommand) -> Result<()> {
+        let mut stderr = std::io::stderr().lock();
+        match command {
+            ChatCommand::Help => note_lines(HELP),
+            ChatCommand::Stats => match &self.last {
+                Some(last) => last.write_ledger(&mut stderr)?,
+                None => note_lines("no answer yet"),
+            },
+            ChatCommand::Mem => {
+                let seen = self.watch.seen();
+                let path = self.loaded.path.to_string_lossy();
+                let report = Report::new(&self.loaded.engine, &path, &Times::default(), &seen);
+                report.write_memory(&mut stderr)?;
+            }
+            ChatCommand::System(None) => {
+                note(self.conversation.system.as_deref().unwrap_or("there is no system message"));
+            }
+            ChatCommand::System(Some(text)) => self.conversation.system = Some(text),
+            ChatCommand::Clear => self.conversation.turns.clear(),
+            ChatCommand::Save(path) => {
+                let model = self.loaded.path.to_string_lossy();
+                match self.conversation.save(&path, &model) {
+                    Ok(()) => note(&format!("saved to {}", path.display())),
+                    Err(error) => note(&format!("{error:#}")),
+                }
+            }
+            ChatCommand::Load(path) => match Conversation::load(&path) {
+                Ok((conversation, model)) => {
+                    let turns = conversation.turns.len();
+                    self.conversation = conversation;
+                    note(&format!("{turns} messages from {}, held with {model}", path.display()));
+                }
+                Err(error) => note(&format!("{error:#}")),
+            },
+            ChatCommand::Wrong(why) => note(&why),
+            ChatCommand::Quit => {}
+        }
+        Ok(())
+    }
+}
+
+fn note_lines(text: &str) {
+    for line in text.lines() {
+        note(line);
+    }
+}
+
+/// What the user types, message by message.
+struct Lines {
+    editor: DefaultEditor,
+    history: Option<PathBuf>,
+    interactive: bool,
+}
+
+impl Lines {
+    fn new() -> Result<Self> {
+        let config = Config::builder().max_history_size(HISTORY_LINES)?.auto_add_history(false);
+        let mut editor = DefaultEditor::with_config(config.build())?;
+        let interactive = std::io::stdin().is_terminal();
+        let history = if interactive { history_path() } else { None };
+        if let Some(path) = &history {
+            // The first time there is none.
+            let _ = editor.load_history(path);
+        }
+        Ok(Self { editor, history, interactive })
+    }
+
+    /// The next message; `None` at the end of input. A line that ends in `\` goes on in the next,
+    /// as does everything between two lines of three quotes.
+    fn message(&mut self) -> Result<Option<String>> {
+        let mut message = String::new();
+        let mut quoted = false;
+        loop {
+            let first = message.is_empty() && !quoted;
+            let line = match self.editor.readline(if first { "> " } else { ". " }) {
+                Ok(line) => line,
+                // Ctrl-C throws away what is typed, not the conversation.
+                Err(ReadlineError::Interrupted) if self.interactive => {
+                    if first {
+                        note("(Ctrl-D or /quit leaves)");
+                    }
+                    message.clear();
+                    quoted = false;
+                    continue;
+                }
+                Err(ReadlineError::Interrupted) => return Err(Failure::interrupted().into()),
+                Err(ReadlineError::Eof) => {
+                    return Ok((!message.is_empty()).then_some(message));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if line.trim() == QUOTES {
+                if quoted {
+                    break;
+                }
+                quoted = true;
+                continue;
+            }
+            match line.strip_suffix('\\') {
+                Some(line) if !quoted => message.extend([line, "\n"]),
+                _ if quoted => message.extend([line.as_str(), "\n"]),
+                _ => {
+                    message.push_str(&line);
+                    break;
+                }
+            }
+        }
+        let message = message.trim_end_matches('\n').to_owned();
+        if self.interactive && !message.trim().is_empty() {
+            self.editor.add_history_entry(message.as_str())?;
+        }
+        Ok(Some(message))
+    }
+
+    fn save(&mut self) {
+        let Some(path) = &self.history else { return };
+        let made = path.parent().is_none_or(|dir| std::fs::create_dir_all(dir).is_ok());
+        // A history that cannot be kept is no reason to complain at the end of a conversation.
+        if made {
+            let _ = self.editor.save_history(path);
+        }
+    }
+}
+
+/// `$XDG_STATE_HOME/lowtide/history`, or below `~/.local/state`.
+fn history_path() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
+    let state = state.or_else(|| Some(set("HOME")?.join(".local/state")))?;
+    Some(state.join("lowtide/history"))
+}

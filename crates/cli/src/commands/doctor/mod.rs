@@ -1,0 +1,198 @@
+//! `lowtide doctor`: what this machine does for a model that is bigger than its memory, and what to
+//! mend where it does less than it could.
+
+mod disk;
+mod machine;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::args::DoctorArgs;
+use crate::failure::one_line;
+use crate::human::{Align, Table};
+use crate::output::Stdout;
+use crate::store::{Store, make_dir, resolve};
+
+/// How it is.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// As good as it gets.
+    Good,
+    /// Works, slower or less than it could.
+    Fair,
+    /// In the way.
+    Poor,
+    /// Could not be found out.
+    Unknown,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    finding: String,
+    /// What to do about it.
+    mend: Option<String>,
+    /// The figures behind it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    points: Vec<Point>,
+}
+
+/// A measured way of reading.
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
+struct Point {
+    request_bytes: u64,
+    depth: u32,
+    bytes_per_s: f64,
+    latency_s: f64,
+}
+
+impl Check {
+    fn new(name: &'static str, verdict: Verdict, finding: impl Into<String>) -> Self {
+        Self { name, verdict, finding: finding.into(), mend: None, points: Vec::new() }
+    }
+
+    fn mend(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+
+    /// What could not be found out, and why.
+    fn unknown(name: &'static str, why: &dyn std::error::Error) -> Self {
+        let why = why.to_string();
+        Self::new(name, Verdict::Unknown, one_line(why.lines().next().unwrap_or_default()))
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    path: String,
+    checks: Vec<Check>,
+}
+
+/// A file to measure with, which goes away afterwards.
+struct Trial(PathBuf);
+
+/// Bytes of the trial file: longer than what a disk's own cache holds in front of it.
+const TRIAL_BYTES: usize = 256 << 20;
+
+impl Trial {
+    fn write(dir: &Path) -> Result<Self> {
+        make_dir(dir)?;
+        let path = dir.join(format!("doctor-{}.tmp", std::process::id()));
+        let trial = Self(path);
+        let write = || -> io::Result<()> {
+            let mut file = std::fs::File::create(&trial.0)?;
+            // Not zeros: some file systems keep those without writing them.
+            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+            let mut piece = vec![0u8; 1 << 20];
+            for _ in 0..TRIAL_BYTES / piece.len() {
+                for word in piece.chunks_exact_mut(8) {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    word.copy_from_slice(&state.to_le_bytes());
+                }
+                file.write_all(&piece)?;
+            }
+            file.sync_all()
+        };
+        write().with_context(|| format!("cannot write a trial file into {}", dir.display()))?;
+        Ok(trial)
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // A file that cannot be removed has been removed by somebody else.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Looks, judges, and prints.
+pub fn doctor(args: &DoctorArgs) -> Result<()> {
+    let store = Store::locate();
+    let (path, trial) = match &args.model {
+        Some(model) => (resolve::model(&store, model)?, None),
+        None => {
+            let trial = Trial::write(store.dir())?;
+            disk::forget(&trial.0);
+            (trial.0.clone(), Some(trial))
+        }
+    };
+    let mut checks = disk::checks(&path);
+    checks.extend(machine::checks());
+    let shown = match trial {
+        Some(_) => store.dir().to_owned(),
+        None => path,
+    };
+    drop(trial);
+    if args.json {
+        let path = shown.to_string_lossy().into_owned();
+        Stdout::lock().json(&Document { path, checks })?;
+        return Ok(());
+    }
+    let mut out = Stdout::lock();
+    text(&mut out, &shown, &checks)?;
+    out.finish()?;
+    Ok(())
+}
+
+fn text(out: &mut impl Write, path: &Path, checks: &[Check]) -> io::Result<()> {
+    writeln!(out, "disk of {}\n", one_line(&path.display().to_string()))?;
+    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left]);
+    for check in checks {
+        let verdict = match check.verdict {
+            Verdict::Good => "good",
+            Verdict::Fair => "fair",
+            Verdict::Poor => "POOR",
+            Verdict::Unknown => "?",
+        };
+        table.row([verdict, check.name, check.finding.as_str()]);
+        if let Some(mend) = &check.mend {
+            table.row(["", "", &format!("mend: {mend}")]);
+        }
+    }
+    table.write(out, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_file_goes_away() {
+        let dir = std::env::temp_dir().join(format!("lowtide-doctor-{}", std::process::id()));
+        let trial = Trial::write(&dir).unwrap();
+        let path = trial.0.clone();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), TRIAL_BYTES as u64);
+        drop(trial);
+        assert!(!path.exists());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_followed_by_its_mend() {
+        let checks = [
+            Check::new("io_uring", Verdict::Fair, "refused").mend("allow it"),
+            Check::new("memory", Verdict::Good, "20 GB/s"),
+        ];
+        let mut out = Vec::new();
+        text(&mut out, "/m".as_ref(), &checks).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(
+            lines[2..],
+            [
+                "fair  io_uring  refused",
+                "                mend: allow it",
+                "good  memory    20 GB/s"
+            ]
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! `lowtide perplexity`: how well a model predicts a text, over chunks as llama-perplexity cuts
+//! them.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use lowtide_engine::perplexity::{Perplexity, PerplexityOptions, perplexity as score};
+use lowtide_tokenizer::EncodeOptions;
+use serde::Serialize;
+
+use crate::args::PerplexityArgs;
+use crate::failure::Failure;
+use crate::human;
+use crate::input;
+use crate::load::{self, Expected, Loaded, Phase};
+use crate::output::Stdout;
+use crate::progress::Steps;
+use crate::signals::Interruptible;
+use crate::store::part_path;
+
+/// llama-perplexity's.
+const CONTEXT_DEFAULT: u32 = 512;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    tokens: usize,
+    perplexity: f64,
+    nll: &'a [f32],
+    chunks: usize,
+    context: usize,
+}
+
+/// Scores a text.
+pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
+    let context = args.budget.ctx.unwrap_or(CONTEXT_DEFAULT) as usize;
+    let opened = load::open(&args.model, &args.budget)?;
+    let text = input::text(None, args.file.as_deref(), "text")?;
+    // The text is data: what looks like a special token is text.
+    let options = EncodeOptions { add_special: true, parse_special: false };
+    let tokens = opened.model.tokenizer().encode(&text, options);
+    let expected = Expected {
+        prompt_tokens: Some(context),
+        logit_rows: context / 2,
+        context: Some(context),
+        tokens: Some(context),
+    };
+    let mut loaded = opened.load(&args.budget, expected)?;
+    let scored = match &args.save_logprobs {
+        None => run(&mut loaded, &tokens, context, args.chunks, None)?,
+        Some(path) => {
+            saved(path, |out| run(&mut loaded, &tokens, context, args.chunks, Some(out)))?
+        }
+    };
+    print(&scored, args.json)
+}
+
+/// Runs with a file to write to that appears only when it is whole.
+fn saved(
+    path: &Path,
+    run: impl FnOnce(&mut dyn Write) -> Result<Perplexity>,
+) -> Result<Perplexity> {
+    let part = part_path(path);
+    let describe = || format!("cannot write {}", path.display());
+    let mut out = BufWriter::new(File::create(&part).with_context(describe)?);
+    let scored = run(&mut out).and_then(|scored| {
+        out.flush().with_context(describe)?;
+        std::fs::rename(&part, path).with_context(describe)?;
+        Ok(scored)
+    });
+    if scored.is_err() {
+        // The error that is on its way matters more than this one.
+        let _ = std::fs::remove_file(&part);
+    }
+    scored
+}
+
+fn run(
+    loaded: &mut Loaded,
+    tokens: &[u32],
+    context: usize,
+    chunks: Option<u32>,
+    save: Option<&mut dyn Write>,
+) -> Result<Perplexity> {
+    let stop = Interruptible::begin();
+    let flag = stop.flag().clone();
+    // Between batches: a chunk of a large model takes long.
+    loaded
+        .engine
+        .set_progress(Some(Box::new(move |_, _| !flag.load(std::sync::atomic::Ordering::SeqCst))));
+    let options = PerplexityOptions { context, chunks_max: chunks.map(|n| n as usize) };
+    let steps = Steps::begin("chunks");
+    let scored = score(
+        &mut loaded.engine,
+        &mut loaded.session,
+        tokens,
+        options,
+        save,
+        &mut |done, all, value| steps.set(done, all, &format!("perplexity {value:.4}")),
+    );
+    steps.finish();
+    scored.map_err(|error| load::failure(&error, Phase::Running))
+}
+
+fn print(scored: &Perplexity, json: bool) -> Result<()> {
+    let value = scored.value();
+    if !value.is_finite() {
+        return Err(Failure::running("the perplexity is not a finite number").into());
+    }
+    let out = Stdout::lock();
+    if json {
+        out.json(&Document {
+            tokens: scored.tokens,
+            perplexity: value,
+            nll: &scored.nll,
+            chunks: scored.chunks,
+            context: scored.context,
+        })?;
+        return Ok(());
+    }
+    let mut out = out;
+    writeln!(
+        out,
+        "perplexity {value:.4} +/- {:.4}  ({} chunks of {} tokens, {} scored of {})",
+        standard_error(scored, value),
+        scored.chunks,
+        scored.context,
+        human::grouped(scored.nll.len() as u64),
+        human::grouped(scored.tokens as u64),
+    )?;
+    out.finish()?;
+    Ok(())
+}
+
+/// Of the perplexity, from the spread of the tokens' negative log-likelihoods.
+fn standard_error(scored: &Perplexity, value: f64) -> f64 {
+    let n = scored.nll.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let mean = value.ln();
+    let squares: f64 = scored.nll.iter().map(|nll| (f64::from(*nll) - mean).powi(2)).sum();
+    value * (squares / (n - 1.0) / n).sqrt()
+}

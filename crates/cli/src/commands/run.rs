@@ -1,0 +1,122 @@
+//! `lowtide run`: one prompt, one answer. The text goes to standard output as it comes, the ledger
+//! to standard error when it is done.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::answer::{Answer, Answering, Bounds, Finish, TokenLogprob};
+use crate::args::{EndOptions, RunArgs};
+use crate::chooser::Chooser;
+use crate::failure::Failure;
+use crate::load::{self, Expected, Loaded};
+use crate::output::Stdout;
+use crate::prompt;
+use crate::report::Report;
+use crate::signals::Interruptible;
+use crate::watch::Watch;
+
+/// Tokens of an answer to make room for where no bound is given.
+const ANSWER_EXPECTED: usize = 512;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: Report,
+    text: &'a str,
+    prompt_ids: &'a [u32],
+    ids: &'a [u32],
+    finish: &'static str,
+    seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<&'a [TokenLogprob]>,
+}
+
+/// Answers a prompt.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let watch = Watch::begin();
+    let opened = load::open(&args.model, &args.budget)?;
+    let prompt_ids = prompt::ids(&opened.model, &args.input, args.prompt.as_deref())?;
+    let bounds = bounds(&args.end, args.logprobs);
+    let expected = Expected {
+        prompt_tokens: Some(prompt_ids.len()),
+        tokens: Some(prompt_ids.len().saturating_add(bounds.max_tokens.unwrap_or(ANSWER_EXPECTED))),
+        ..Expected::default()
+    };
+    let mut loaded = opened.load(&args.budget, expected)?;
+    let vocabulary = loaded.engine.vocabulary_length();
+    let defaults = loaded.engine.model().sampler_defaults();
+    let mut chooser = Chooser::new(&args.sampling, defaults, vocabulary)?;
+    chooser.begin(&prompt_ids);
+    let stop = Interruptible::begin();
+    let mut out = Stdout::lock();
+    let Loaded { engine, session, .. } = &mut loaded;
+    let mut answering =
+        Answering { engine, session, bounds: &bounds, chooser: &mut chooser, stop: &stop };
+    let answer = answering.answer(&prompt_ids, &mut |piece| {
+        if !args.json {
+            // As it comes: each piece is seen at once.
+            out.write_all(piece.as_bytes())?;
+            out.flush()?;
+        }
+        Ok(())
+    })?;
+    drop(answering);
+    let report = report(&loaded, &answer, &watch);
+    if args.json {
+        let logprobs = bounds.logprobs.map(|_| answer.logprobs.as_slice());
+        out.json(&Document {
+            report,
+            text: &answer.text,
+            prompt_ids: &prompt_ids,
+            ids: &answer.ids,
+            finish: finish_name(answer.finish),
+            seed: chooser.seed(),
+            logprobs,
+        })?;
+    } else {
+        if !answer.text.ends_with('\n') {
+            writeln!(out)?;
+        }
+        out.finish()?;
+        print_ledger(&report);
+    }
+    if stop.is_raised() { Err(Failure::interrupted().into()) } else { Ok(()) }
+}
+
+/// The bounds that options ask for.
+pub fn bounds(end: &EndOptions, logprobs: Option<u32>) -> Bounds {
+    Bounds {
+        max_tokens: end.max_tokens.map(|n| n as usize),
+        ignore_eos: end.ignore_eos,
+        stop: end.stop.clone(),
+        logprobs: logprobs.map(|n| n as usize),
+    }
+}
+
+/// The figures of an answer.
+pub fn report(loaded: &Loaded, answer: &Answer, watch: &Watch) -> Report {
+    let mut times = answer.times;
+    times.load_s = loaded.load_s;
+    Report::new(&loaded.engine, &loaded.path.to_string_lossy(), &times, &watch.seen())
+}
+
+/// The ledger on standard error, an empty line before it where both streams are one terminal.
+pub fn print_ledger(report: &Report) {
+    let mut stderr = std::io::stderr().lock();
+    // Where standard error is closed there is nobody to tell.
+    if std::io::stdout().is_terminal() && stderr.is_terminal() {
+        let _ = writeln!(stderr);
+    }
+    let _ = report.write_ledger(&mut stderr);
+}
+
+fn finish_name(finish: Finish) -> &'static str {
+    match finish {
+        Finish::EndOfGeneration => "end",
+        Finish::MaxTokens => "max_tokens",
+        Finish::ContextFull => "context_full",
+        Finish::Stopped => "stopped",
+    }
+}

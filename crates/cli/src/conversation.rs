@@ -1,0 +1,134 @@
+//! A conversation, and how it is saved.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use lowtide_tokenizer::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::store::part_path;
+
+/// The format that is written; another number is another format.
+const FORMAT: u32 = 1;
+/// A longer file is no conversation with a model of this age.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What was said, without the system message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conversation {
+    /// The message that says how to answer.
+    pub system: Option<String>,
+    /// User and assistant in turn.
+    pub turns: Vec<Turn>,
+}
+
+/// One message.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// `user` or `assistant`.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    lowtide_conversation: u32,
+    model: String,
+    system: Option<String>,
+    turns: Vec<Turn>,
+}
+
+impl Conversation {
+    /// Adds a message.
+    pub fn push(&mut self, role: &str, content: impl Into<String>) {
+        self.turns.push(Turn { role: role.to_owned(), content: content.into() });
+    }
+
+    /// All of it, for a chat template.
+    pub fn messages(&self) -> Vec<Message> {
+        let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
+        let turns = self.turns.iter().map(|turn| Message::new(&*turn.role, &*turn.content));
+        system.chain(turns).collect()
+    }
+
+    /// Writes it. A file that is there is replaced only if it is a saved conversation itself: a
+    /// slip of the hand must not cost a model.
+    pub fn save(&self, path: &Path, model: &str) -> Result<()> {
+        if path.exists() && read(path).is_err() {
+            bail!("{} is there, and is no saved conversation", path.display());
+        }
+        let file = File {
+            lowtide_conversation: FORMAT,
+            model: model.to_owned(),
+            system: self.system.clone(),
+            turns: self.turns.clone(),
+        };
+        let part = part_path(path);
+        let describe = || format!("cannot write {}", path.display());
+        let mut text = serde_json::to_string_pretty(&file).with_context(describe)?;
+        text.push('\n');
+        fs::write(&part, text).with_context(describe)?;
+        fs::rename(&part, path).with_context(describe)
+    }
+
+    /// Reads one, and the name of the model it was held with.
+    pub fn load(path: &Path) -> Result<(Self, String)> {
+        let file = read(path)?;
+        Ok((Self { system: file.system, turns: file.turns }, file.model))
+    }
+}
+
+fn read(path: &Path) -> Result<File> {
+    let describe = || format!("cannot read {}", path.display());
+    let meta = fs::metadata(path).with_context(describe)?;
+    if !meta.is_file() || meta.len() > FILE_BYTES_MAX {
+        bail!("{} is no saved conversation", path.display());
+    }
+    let text = fs::read_to_string(path).with_context(describe)?;
+    let file: File = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no saved conversation", path.display()))?;
+    if file.lowtide_conversation != FORMAT {
+        bail!("{} is of another version of lowtide", path.display());
+    }
+    let in_turn = file
+        .turns
+        .iter()
+        .enumerate()
+        .all(|(i, turn)| turn.role == if i % 2 == 0 { "user" } else { "assistant" });
+    if !in_turn {
+        bail!("{} does not hold user and assistant in turn", path.display());
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_and_nothing_else_is_overwritten() {
+        let dir = std::env::temp_dir().join(format!("lowtide-conversation-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("talk.json");
+        let mut conversation = Conversation { system: Some("Be brief.".into()), turns: vec![] };
+        conversation.push("user", "Hi \u{1b}[31m\n");
+        conversation.push("assistant", "Hello.");
+        conversation.save(&path, "m").unwrap();
+        assert_eq!(Conversation::load(&path).unwrap(), (conversation.clone(), "m".to_owned()));
+        conversation.save(&path, "m").unwrap();
+        for other in
+            ["", "{}", "GGUF", "[[[[", r#"{"lowtide_conversation": 2, "model": "m", "turns": []}"#]
+        {
+            fs::write(&path, other).unwrap();
+            assert!(Conversation::load(&path).is_err(), "{other}");
+            assert!(conversation.save(&path, "m").is_err(), "{other}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), other);
+        }
+        let order = r#"{"lowtide_conversation": 1, "model": "m", "turns": [{"role": "assistant", "content": ""}]}"#;
+        fs::write(&path, order).unwrap();
+        assert!(Conversation::load(&path).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

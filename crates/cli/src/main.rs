@@ -1,0 +1,47 @@
+//! The binary `lowtide`: arguments in, text and exit status out. Everything that can be done
+//! without a terminal lives in the crates below; this one asks, shows, and fetches models.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod args;
+mod chat_command;
+mod chooser;
+mod commands;
+mod conversation;
+mod failure;
+mod header;
+mod human;
+mod input;
+mod load;
+mod output;
+mod probe;
+mod progress;
+mod prompt;
+mod report;
+mod signals;
+mod size;
+mod store;
+mod text_stream;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(failure::report(&error)),
+    }
+}
+
+fn run() -> Result<()> {
+    signals::install().context("cannot watch for Ctrl-C")?;
+    match args::parse(std::env::args_os())? {
+        args::Parsed::Printed => Ok(()),
+        args::Parsed::Cli(cli) => match cli.command {
+            Some(command) => commands::dispatch(command),
+            None => commands::start(),
+        },
+    }
+}

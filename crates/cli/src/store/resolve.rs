@@ -1,0 +1,90 @@
+//! From what the user types as MODEL to a file.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::catalogue::{self, CATALOGUE};
+use super::http::Client;
+use super::hub::Hub;
+use super::hub_name::{HubName, choose};
+use super::{Store, pull};
+use crate::failure::Failure;
+use crate::human;
+use crate::progress::note;
+
+/// The file of a MODEL argument; a catalogue or `hf:` model that is not here yet is fetched.
+pub fn model(store: &Store, argument: &OsStr) -> Result<PathBuf> {
+    // Names are text; what is not can only be a path.
+    let Some(text) = argument.to_str() else { return Ok(PathBuf::from(argument)) };
+    if let Some(name) = text.strip_prefix("hf:") {
+        let name = HubName::parse(name)?;
+        if let Some(path) = on_disk(store, &name) {
+            return Ok(path);
+        }
+        note(&format!("{name} is not here yet, fetching it into {}", store.dir().display()));
+        return Ok(pull::hub(store, &name, &Hub::from_env(), &Client::new())?.path);
+    }
+    if let Some(entry) = catalogue::find(text) {
+        let path = store.dir().join(entry.file);
+        if path.exists() {
+            return Ok(path);
+        }
+        let (size, dir) = (human::bytes(entry.bytes), store.dir().display());
+        note(&format!("{text} is not here yet, fetching {size} into {dir}"));
+        return Ok(pull::catalogue(store, entry)?.path);
+    }
+    let path = Path::new(text);
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => return Ok(path.to_owned()),
+        Ok(meta) if meta.is_dir() => {
+            return Err(Failure::input(format!("{text} is a folder"))
+                .why("MODEL is a .gguf file, or the first of a split set")
+                .into());
+        }
+        Ok(_) => {
+            return Err(Failure::input(format!("{text} is not a regular file"))
+                .why("a model is mapped into memory, which pipes and devices cannot be")
+                .into());
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::input(format!("cannot open {text}")).why(error).into());
+        }
+        Err(_) => {}
+    }
+    match store.find(text)?.as_slice() {
+        [] => Err(unknown(text)),
+        [only] => Ok(only.path.clone()),
+        many => {
+            let names: Vec<&str> = many.iter().map(|model| model.name.as_str()).collect();
+            Err(Failure::input(format!("{text} means {} models", many.len()))
+                .why(names.join(", "))
+                .into())
+        }
+    }
+}
+
+/// A hub's model that was fetched before, without asking the hub.
+fn on_disk(store: &Store, name: &HubName) -> Option<PathBuf> {
+    let dir = store.dir().join("hf").join(&name.org).join(&name.repo);
+    let mut paths = Vec::new();
+    super::collect(&dir, super::DEPTH_MAX, &mut paths).ok()?;
+    let relative: Vec<&str> =
+        paths.iter().filter_map(|path| path.strip_prefix(&dir).ok()?.to_str()).collect();
+    choose(&relative, name).ok()?.first().map(|first| dir.join(first))
+}
+
+fn unknown(text: &str) -> anyhow::Error {
+    let names: Vec<&str> = CATALOGUE.iter().map(|entry| entry.name).collect();
+    if text.contains('/') || text.ends_with(".gguf") {
+        return Failure::input(format!("there is no file {text}"))
+            .mend("lowtide list   (shows the models that are here)")
+            .into();
+    }
+    Failure::input(format!("there is no model {text:?}"))
+        .why(format!("it is no file, not in `lowtide list`, and not one of {}", names.join(", ")))
+        .mend(format!("lowtide pull {}", catalogue::DEFAULT))
+        .into()
+}

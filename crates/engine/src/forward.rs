@@ -1,0 +1,236 @@
+//! The forward pass, one for every family: tokens in, logits out. Variants are data of the family's
+//! row; the arithmetic is the kernels', the bytes are the store's.
+
+use std::ops::Range;
+
+use lowtide_kernels::compute::Compute;
+use lowtide_kernels::elementwise;
+use lowtide_kernels::norm;
+use lowtide_kernels::rope;
+use lowtide_model::RopeStyle;
+
+use crate::attend::{self, Queries};
+use crate::bind::{Attention, FeedForward, HeadProjections, Vector};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::kv::KvCache;
+use crate::linear::{Means, Target, linear};
+use crate::scratch::Scratch;
+use crate::{ffn, latent, moe};
+
+/// One batch of consecutive tokens on its way through the model.
+pub(crate) struct Batch<'b> {
+    pub engine: &'b mut Engine,
+    pub kv: &'b mut KvCache,
+    pub scratch: &'b mut Scratch,
+    /// Position of the first token.
+    pub start: usize,
+    /// Tokens of the batch.
+    pub tokens: usize,
+    /// The tokens whose logits are wanted, as a range of the batch; often only the last.
+    pub wanted: Range<usize>,
+}
+
+impl Batch<'_> {
+    /// Runs the batch. Afterwards the scratch's `x` holds the last layer's output of the wanted
+    /// tokens, and the KV cache the batch's keys and values.
+    pub(crate) fn run(&mut self, ids: &[u32]) -> Result<(), Error> {
+        self.engine.begin_pass(self.wanted.is_empty())?;
+        self.embed(ids)?;
+        let layers = self.engine.bound.layers.len();
+        for index in 0..layers {
+            self.engine.load_vectors(index)?;
+            // The last layer's output is needed only where logits are wanted; its keys and values
+            // are needed everywhere.
+            let active = if index + 1 == layers { self.wanted.clone() } else { 0..self.tokens };
+            self.attention(index, active.clone())?;
+            if !active.is_empty() {
+                self.feed_forward(index, active)?;
+            }
+            self.engine.report_layer(index + 1, self.tokens)?;
+        }
+        Ok(())
+    }
+
+    fn embed(&mut self, ids: &[u32]) -> Result<(), Error> {
+        let width = self.engine.width();
+        let rows = &mut self.scratch.rows;
+        let parts = self.scratch.x.chunks_mut(width * rows.count());
+        for (ids, x) in ids.chunks(rows.count()).zip(parts) {
+            self.engine.embedding_rows(ids, rows, &mut x[..width * ids.len()])?;
+        }
+        let x = &mut self.scratch.x[..ids.len() * width];
+        scale(&self.engine.compute, x, self.engine.config.embedding_scale);
+        Ok(())
+    }
+
+    fn attention(&mut self, index: usize, active: Range<usize>) -> Result<(), Error> {
+        self.project(index)?;
+        self.rotate_and_store(index)?;
+        if active.is_empty() {
+            return Ok(());
+        }
+        let (bound, mut means) = Means::of(self.engine);
+        let layer = &bound.layers[index];
+        let s = &mut *self.scratch;
+        let config = means.config;
+        let (n, q_len) = (active.len(), usize_of(config.query_length()));
+        let of = Queries {
+            config,
+            layer: index,
+            first_position: self.start + active.start,
+            queries: &s.q[active.start * q_len..active.end * q_len],
+            sinks: layer.sinks.map(|sinks| floats(means.vectors, sinks)),
+        };
+        let attended = &mut s.attended[..n * usize_of(config.attention_length())];
+        attend::attend(means.compute, &mut s.attention, self.kv, &of, attended)?;
+        if let Attention::Latent(projections) = &layer.attention {
+            latent::values(&mut means, s, projections, n)?;
+        }
+        let source = s.latent.as_ref().map_or(&s.attended, |latent| &latent.values);
+        let columns = layer.attn_out.columns;
+        s.activations.set(means.compute, &source[..n * columns], columns, n)?;
+        let out = &mut s.normed[..n * layer.attn_out.rows];
+        let target = Target { matrix: &layer.attn_out, out };
+        linear(&mut means, &s.activations, &mut [target])?;
+        ffn::add_bias(means.vectors, layer.attn_out_bias, &mut s.normed[..n * layer.attn_out.rows]);
+        add_block(&means, s, layer.post_attn_norm, active)
+    }
+
+    /// Queries, keys and values of all tokens, biases added.
+    fn project(&mut self, index: usize) -> Result<(), Error> {
+        let n = self.tokens;
+        let (bound, mut means) = Means::of(self.engine);
+        let layer = &bound.layers[index];
+        let s = &mut *self.scratch;
+        norm_input(&means, s, layer.attn_norm, 0..n)?;
+        match &layer.attention {
+            Attention::Heads(projections) => project_heads(&mut means, s, projections, n),
+            Attention::Latent(projections) => latent::project(&mut means, s, projections, n),
+        }
+    }
+
+    /// Rotates queries and keys, and stores keys and values.
+    fn rotate_and_store(&mut self, index: usize) -> Result<(), Error> {
+        let engine = &*self.engine;
+        let (config, compute) = (&engine.config, &engine.compute);
+        let s = &mut *self.scratch;
+        let n = self.tokens;
+        let key_length = usize_of(config.key_length);
+        let (q_len, k_len) = (usize_of(config.query_length()), usize_of(config.key_length_all()));
+        let (q, k) = (&mut s.q[..n * q_len], &mut s.k[..n * k_len]);
+        let sliding = config.sliding_layers[index];
+        let table = if sliding { &engine.rope_sliding } else { &engine.rope_global };
+        let style = match config.family.rope {
+            RopeStyle::Norm => rope::RopeStyle::Norm,
+            RopeStyle::Neox => rope::RopeStyle::Neox,
+        };
+        s.rope.prepare(compute, table, self.start, n)?;
+        s.rope.apply(compute, q, q_len / key_length, key_length, style)?;
+        s.rope.apply(compute, k, k_len / key_length, key_length, style)?;
+        let v = &s.v[..n * usize_of(config.value_length_all())];
+        attend::store(compute, self.kv, index, self.start, k, v)
+    }
+
+    fn feed_forward(&mut self, index: usize, active: Range<usize>) -> Result<(), Error> {
+        let n = active.len();
+        let (bound, mut means) = Means::of(self.engine);
+        let layer = &bound.layers[index];
+        let s = &mut *self.scratch;
+        norm_input(&means, s, layer.ffn_norm, active.clone())?;
+        match &layer.ffn {
+            FeedForward::Experts(experts) => moe::mix(&mut means, s, index, experts, n)?,
+            FeedForward::Dense(block) => {
+                let len = n * block.gate.rows;
+                let (gate, up) = (&mut s.gate[..len], &mut s.up[..len]);
+                ffn::gate_and_up(&mut means, block, &s.activations, gate, up)?;
+                s.activations.set(means.compute, gate, block.gate.rows, n)?;
+                let out = &mut s.normed[..n * block.down.rows];
+                ffn::down(&mut means, block, &s.activations, out)?;
+            }
+        }
+        add_block(&means, s, layer.post_ffn_norm, active)
+    }
+}
+
+/// The norm before a block, of the tokens `active`, into `s.normed` and `s.activations`.
+fn norm_input(
+    means: &Means<'_>,
+    s: &mut Scratch,
+    weight: Vector,
+    active: Range<usize>,
+) -> Result<(), Error> {
+    let (n, width) = (active.len(), weight.len);
+    let x = &s.x[active.start * width..active.end * width];
+    let normed = &mut s.normed[..n * width];
+    let weight = floats(means.vectors, weight);
+    norm::rms_norm(means.compute, x, weight, means.config.norm_epsilon, normed)?;
+    s.activations.set(means.compute, normed, width, n)?;
+    Ok(())
+}
+
+/// Queries, keys and values of each head, normed where the family does so.
+fn project_heads(
+    means: &mut Means<'_>,
+    s: &mut Scratch,
+    p: &HeadProjections,
+    n: usize,
+) -> Result<(), Error> {
+    let (q, k, v) = (&mut s.q[..n * p.q.rows], &mut s.k[..n * p.k.rows], &mut s.v[..n * p.v.rows]);
+    linear(
+        means,
+        &s.activations,
+        &mut [
+            Target { matrix: &p.q, out: q },
+            Target { matrix: &p.k, out: k },
+            Target { matrix: &p.v, out: v },
+        ],
+    )?;
+    ffn::add_bias(means.vectors, p.q_bias, q);
+    ffn::add_bias(means.vectors, p.k_bias, k);
+    ffn::add_bias(means.vectors, p.v_bias, v);
+    let eps = means.config.norm_epsilon;
+    for (norm, rows) in [(p.q_norm, q), (p.k_norm, k)] {
+        if let Some(norm) = norm {
+            norm::rms_norm_in_place(means.compute, rows, floats(means.vectors, norm), eps)?;
+        }
+    }
+    Ok(())
+}
+
+/// `x += scale * norm(block's output)` for the tokens `active`, where norm and scale are the family's;
+/// the output is in `s.normed`.
+fn add_block(
+    means: &Means<'_>,
+    s: &mut Scratch,
+    post_norm: Option<Vector>,
+    active: Range<usize>,
+) -> Result<(), Error> {
+    let width = usize_of(means.config.embedding_length);
+    let out = &mut s.normed[..active.len() * width];
+    if let Some(norm) = post_norm {
+        let weight = floats(means.vectors, norm);
+        norm::rms_norm_in_place(means.compute, out, weight, means.config.norm_epsilon)?;
+    }
+    scale(means.compute, out, means.config.residual_scale);
+    elementwise::add(means.compute, &mut s.x[active.start * width..active.end * width], out)?;
+    Ok(())
+}
+
+/// `x *= factor`, and nothing where that is 1.
+pub(crate) fn scale(compute: &Compute, x: &mut [f32], factor: f32) {
+    #[expect(clippy::float_cmp, reason = "exactly 1 means unscaled")]
+    if factor != 1.0 {
+        elementwise::scale(compute, x, factor);
+    }
+}
+
+/// A vector's floats in the model's arena.
+pub(crate) fn floats(arena: &[f32], vector: Vector) -> &[f32] {
+    &arena[vector.start..vector.start + vector.len]
+}
+
+/// Lengths of the configuration are capped far below `usize::MAX`.
+pub(crate) fn usize_of(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}

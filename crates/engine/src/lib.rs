@@ -1,0 +1,42 @@
+//! The forward pass, the KV cache, sampling and sessions: everything between an opened model file
+//! and a token.
+//!
+//! `Model::open` reads the header; `Engine::new` plans the budget; `Session::forward` runs tokens
+//! through the layers; `sampler` chooses. The bytes of weights come from the residency store as
+//! tiles, the arithmetic from the kernels.
+#![forbid(unsafe_code)]
+
+mod attend;
+mod bind;
+pub mod budget;
+pub mod engine;
+mod error;
+mod ffn;
+mod forecast;
+mod forward;
+mod head;
+mod kv;
+mod latent;
+mod linear;
+mod model_file;
+mod moe;
+mod open_store;
+pub mod perplexity;
+mod planner;
+mod rotary;
+pub mod sampler;
+mod sampler_defaults;
+mod scratch;
+pub mod session;
+mod slots;
+pub mod stop;
+
+pub use budget::{Budget, FixedCosts, MemoryLimit};
+pub use engine::{Engine, Io, LoadOptions};
+pub use error::Error;
+pub use forecast::{Forecast, Forecaster, plan};
+pub use model_file::{Model, Shard};
+pub use sampler_defaults::SamplerDefaults;
+pub use session::{Logits, Session};
+
+pub use lowtide_kernels::attention::KvFormat;

@@ -1,0 +1,180 @@
+//! A model's files: opened, mapped, their headers parsed in place. Opening brings in the header
+//! and nothing of the weights, so an 18 GB file opens as fast as its vocabulary loads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lowtide_gguf::split::{SplitInfo, TensorTable, shard_names};
+use lowtide_gguf::{Error as GgufError, Gguf};
+use lowtide_mapping::{Mapping, ModelFile, install_sigbus_guard, open_model_file};
+use lowtide_model::ModelConfig;
+use lowtide_tokenizer::Tokenizer;
+
+use crate::bind::{Bound, bind};
+use crate::error::Error;
+use crate::sampler_defaults::SamplerDefaults;
+
+/// The first stretch of a header that is brought in: most vocabularies fit.
+const HEADER_FIRST_BYTES: u64 = 2 << 20;
+
+/// One file of the model.
+#[derive(Debug)]
+pub struct Shard {
+    /// The open file and who it was when it was opened.
+    pub file: Arc<ModelFile>,
+    /// All of it, mapped shared and read-only.
+    pub mapping: Arc<Mapping>,
+}
+
+/// An opened model: everything but its weights.
+pub struct Model {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) config: ModelConfig,
+    pub(crate) bound: Bound,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) chat_template: Option<String>,
+    pub(crate) sampler_defaults: SamplerDefaults,
+    /// Bytes the headers take at the front of the files.
+    pub(crate) header_bytes: u64,
+}
+
+impl Model {
+    /// Opens the model at `path` (a file, or the first shard of a split set).
+    ///
+    /// # Errors
+    /// The file cannot be opened or mapped, is no sound GGUF file, or holds a model that lowtide
+    /// cannot run. Nothing is allocated on the file's word alone.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        // Bytes come in by explicit calls; should a touch fail all the same (the file was cut short
+        // between the call and the use), the pass is refused instead of the process killed.
+        install_sigbus_guard()?;
+        let first = Shard::open(path)?;
+        let more = first.other_shards()?;
+        let mut shards = vec![first];
+        for path in more {
+            shards.push(Shard::open(&path)?);
+        }
+        let headers = shards.iter().map(Shard::header).collect::<Result<Vec<_>, _>>()?;
+        let gguf_error = |source| Error::Gguf { path: path.to_owned(), source };
+        let model_error = |source| Error::Model { path: path.to_owned(), source };
+        let table = TensorTable::merge(&headers).map_err(gguf_error)?;
+        let gguf = &headers[0];
+        let config = ModelConfig::from_gguf(gguf, &table).map_err(model_error)?;
+        let bound = bind(&config, &table).map_err(model_error)?;
+        let tokenizer = Tokenizer::from_gguf(gguf)
+            .map_err(|source| Error::Tokenizer { path: path.to_owned(), source })?;
+        let chat_template = gguf.get_str("tokenizer.chat_template").map_err(gguf_error)?;
+        let chat_template = chat_template.map(str::to_owned);
+        let sampler_defaults = SamplerDefaults::read(gguf);
+        let header_bytes = headers.iter().map(Gguf::header_bytes).sum();
+        drop(table);
+        drop(headers);
+        for shard in &shards {
+            shard.release_header()?;
+        }
+        Ok(Self { shards, config, bound, tokenizer, chat_template, sampler_defaults, header_bytes })
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template's source, where the file has one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// Sampling parameters that the file recommends.
+    #[must_use]
+    pub fn sampler_defaults(&self) -> &SamplerDefaults {
+        &self.sampler_defaults
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.shards.iter().map(|s| s.file.size()).sum()
+    }
+
+    /// Bytes the headers take at the front of the files.
+    #[must_use]
+    pub fn header_bytes(&self) -> u64 {
+        self.header_bytes
+    }
+
+    /// Weights of all tensors together.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.bound.parameters
+    }
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let file = Arc::new(open_model_file(path)?);
+        let mapping = Arc::new(Mapping::of_file(file.file())?);
+        Ok(Self { file, mapping })
+    }
+
+    /// Brings the header in by explicit calls, which can fail, instead of by touching it, which
+    /// would raise SIGBUS, and parses it where it lies.
+    fn header(&self) -> Result<Gguf<'_>, Error> {
+        let size = self.file.size();
+        let mut wanted = HEADER_FIRST_BYTES.min(size);
+        let mut ready = 0;
+        loop {
+            self.mapping.populate(index(ready)..index(wanted))?;
+            match Gguf::parse_header(&self.mapping.as_slice()[..index(wanted)], size) {
+                Err(GgufError::NeedMore { .. }) if wanted < size => {
+                    ready = wanted;
+                    wanted = wanted.saturating_mul(2).min(size);
+                }
+                Err(source) => {
+                    return Err(Error::Gguf { path: self.file.path().to_owned(), source });
+                }
+                Ok(gguf) => return Ok(gguf),
+            }
+        }
+    }
+
+    /// The paths of the other shards of a split set, next to this one.
+    fn other_shards(&self) -> Result<Vec<PathBuf>, Error> {
+        let path = self.file.path();
+        let gguf_error = |source| Error::Gguf { path: path.to_owned(), source };
+        let gguf = self.header()?;
+        let Some(info) = SplitInfo::read(&gguf).map_err(gguf_error)? else { return Ok(Vec::new()) };
+        if info.count <= 1 {
+            return Ok(Vec::new());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let names = shard_names(&name, info).map_err(gguf_error)?;
+        Ok(names.into_iter().skip(1).map(|name| path.with_file_name(name)).collect())
+    }
+
+    /// The header has been read for good: its pages need not count against the budget.
+    fn release_header(&self) -> Result<(), Error> {
+        let header = self.header()?.data_offset().min(self.file.size());
+        self.mapping.unmap_pages(0..index(header))?;
+        Ok(())
+    }
+}
+
+/// Offsets are below a file's length, which was mapped and so fits the address space.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}

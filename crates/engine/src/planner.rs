@@ -1,0 +1,187 @@
+//! How the budget is split: one arithmetic for those who run a model and for those who only ask.
+
+use lowtide_kernels::attention::{AttentionScratch, KvFormat, TILE_POSITIONS};
+use lowtide_kernels::compute::Compute;
+use lowtide_kernels::isa::Isa;
+use lowtide_kernels::quantize::Keep;
+use lowtide_mapping::{CpuLimits, MemoryLimits, ProcessMemory};
+use lowtide_residency::{Plan, PlanError, tile_target_bytes};
+
+use crate::bind::{Bound, Tile};
+use crate::budget::{BelowFloor, Budget, FixedCosts, MemoryLimit};
+use crate::engine::LoadOptions;
+use crate::error::Error;
+use crate::forward::usize_of;
+use crate::model_file::Model;
+use crate::{attend, kv, scratch};
+
+/// Tokens that go through the model together at most, whatever the scratch allows: beyond this the
+/// weights are read so seldom that more memory for it pays no longer.
+const BATCH_MAX: usize = 2048;
+/// The batch of a model whose weights all stay: larger ones are no faster.
+pub(crate) const BATCH_RESIDENT: usize = 512;
+/// Context where none is asked for (or the model's own, if that is shorter).
+const CONTEXT_DEFAULT: usize = 4096;
+
+/// The shortest context that is worth having.
+const CONTEXT_MIN: usize = 256;
+
+/// The sizes that were decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub context: usize,
+    pub batch: usize,
+    pub logit_rows: usize,
+    pub kv: KvFormat,
+    pub keep: Keep,
+}
+
+/// The smallest of all limits and of what is available, less a reserve for the rest of the machine.
+fn auto_budget(limits: &MemoryLimits) -> u64 {
+    let room = limits.available_bytes();
+    room - (room / 16).clamp(64 << 20, 1 << 30).min(room / 2)
+}
+
+/// Works the plan out.
+struct Planner<'p> {
+    model: &'p Model,
+    options: &'p LoadOptions,
+    total: u64,
+    given: bool,
+    keep: Keep,
+    compute: &'p Compute,
+}
+
+/// A plan, and what an engine that follows it is made of.
+pub(crate) struct Planned {
+    pub plan: Plan,
+    pub tiles: Vec<Tile>,
+    pub bound: Bound,
+    pub budget: Budget,
+    pub sizes: Sizes,
+}
+
+/// The threads and the instruction set that `options` ask for.
+pub(crate) fn compute(options: &LoadOptions) -> Result<Compute, Error> {
+    let isa = Isa::from_env()?;
+    let threads = match options.threads {
+        Some(threads) => threads,
+        None => CpuLimits::read()?.compute_threads(),
+    };
+    Ok(Compute::new(isa, threads)?)
+}
+
+/// The plan for `model` within the budget of `options`.
+pub(crate) fn planned(
+    model: &Model,
+    options: &LoadOptions,
+    compute: &Compute,
+) -> Result<Planned, Error> {
+    let (total, given) = match options.memory {
+        MemoryLimit::Bytes(bytes) => (bytes, true),
+        MemoryLimit::Auto => (auto_budget(&MemoryLimits::read()?), false),
+    };
+    Planner { model, options, total, given, keep: model.bound.keeps.weights, compute }.plan()
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Result<Planned, Error> {
+        let context = self.context(CONTEXT_DEFAULT)?;
+        let (resident, fixed, sizes) = self.attempt(context, BATCH_RESIDENT, u64::MAX)?;
+        if let Ok(planned) = self.finish(resident, fixed, sizes)
+            && planned.plan.is_all_resident()
+        {
+            return Ok(planned);
+        }
+        // Not everything fits. The context holds what is known to be needed and no more; the batch
+        // grows towards the prompt, but its scratch takes at most an eighth of what is left.
+        let known = self.options.tokens_needed;
+        let context = if known > 0 { self.context(known)? } else { context };
+        let (smallest, ..) = self.attempt(context, 1, 0)?;
+        let share = smallest / 8;
+        let wanted = self.options.prompt_tokens.clamp(1, BATCH_MAX);
+        let (weights, fixed, sizes) = self.attempt(context, wanted, share)?;
+        self.finish(weights, fixed, sizes)
+    }
+
+    /// Bytes left for weights, what the rest costs, and the sizes, for a batch of at most `batch`
+    /// tokens whose scratch takes at most `share` bytes.
+    fn attempt(
+        &self,
+        context: usize,
+        batch: usize,
+        share: u64,
+    ) -> Result<(u64, FixedCosts, Sizes), Error> {
+        let config = &self.model.config;
+        let token_bytes = scratch::bytes_per_token(config, self.keep);
+        let affordable = usize_of(share / token_bytes.max(1)).max(1);
+        let batch = batch.min(context).min(affordable);
+        let logit_rows = self.options.logit_rows.clamp(1, batch);
+        let logits = 4 * logit_rows as u64 * config.vocabulary;
+        let memory = ProcessMemory::read()?;
+        let fixed = FixedCosts {
+            process_bytes: memory.anonymous_bytes,
+            vocabulary_bytes: self.model.tokenizer.heap_bytes() as u64,
+            program_bytes: memory.file_bytes,
+            kv_bytes: kv::bytes(config, self.options.kv, context, batch)?,
+            scratch_bytes: scratch::bytes(config, self.keep, batch)
+                + logits
+                + self.compute.scratch_bytes() as u64
+                + AttentionScratch::new(self.compute.threads(), attend::sizes(config, context))?
+                    .bytes() as u64,
+            vector_bytes: 4 * self.model.bound.vector_floats as u64,
+        };
+        let sizes = Sizes { context, batch, logit_rows, kv: self.options.kv, keep: self.keep };
+        Ok((self.total.saturating_sub(fixed.total()), fixed, sizes))
+    }
+
+    /// The context that was asked for; else what is wanted, within an eighth of the budget, but
+    /// never less than is known to be needed nor more than the model was trained for.
+    fn context(&self, wanted: usize) -> Result<usize, Error> {
+        if let Some(context) = self.options.context {
+            return Ok(context.max(1));
+        }
+        let config = &self.model.config;
+        let trained = config.context_length as usize;
+        // Where the whole answer's length is known, room for it is enough: each position of a large
+        // model's cache costs as much as several rows of weights.
+        let needed = match self.options.tokens_needed {
+            0 => CONTEXT_MIN,
+            known => known.next_multiple_of(TILE_POSITIONS),
+        };
+        let position = kv::layout(config, self.options.kv)?.position_bytes() as u64;
+        let affordable = self.total / 8 / (position * u64::from(config.layers)).max(1);
+        let wanted = usize_of(affordable).min(wanted).max(needed);
+        Ok(wanted.min(trained))
+    }
+
+    fn finish(&self, weights: u64, fixed: FixedCosts, sizes: Sizes) -> Result<Planned, Error> {
+        let mut bound = self.model.bound.clone();
+        let tiling = bound.cut(tile_target_bytes(weights))?;
+        let input = crate::open_store::plan_input(self.model, weights, self.options.io)?;
+        match Plan::new(tiling.extents, input) {
+            Ok(plan) => {
+                let budget = Budget {
+                    total_bytes: self.total,
+                    given: self.given,
+                    pinned_bytes: plan.sums.pinned_bytes,
+                    ring_bytes: plan.sums.ring_bytes,
+                    table_bytes: plan.sums.overhead_bytes,
+                    streamed_bytes: plan.sums.streamed_bytes,
+                    fixed,
+                };
+                Ok(Planned { plan, tiles: tiling.tiles, bound, budget, sizes })
+            }
+            Err(PlanError::BelowFloor { floor_bytes, .. }) => Err(BelowFloor {
+                budget_bytes: self.total,
+                floor_bytes: floor_bytes.saturating_add(fixed.total()),
+                weights_floor_bytes: floor_bytes,
+                fixed,
+                context: sizes.context,
+                context_min: CONTEXT_MIN,
+            }
+            .into()),
+            Err(other) => Err(other.into()),
+        }
+    }
+}

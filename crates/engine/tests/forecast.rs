@@ -1,0 +1,71 @@
+//! What is foretold is what is done: `Forecaster` and `Engine` follow the same plan.
+
+use std::path::{Path, PathBuf};
+
+use lowtide_bench::synth::{self, Spec};
+use lowtide_engine::{Engine, Error, Forecaster, LoadOptions, MemoryLimit, Model, plan};
+
+/// What the process itself uses changes by this much between two plans.
+const DRIFT_BYTES: u64 = 8 << 20;
+
+fn model() -> PathBuf {
+    let mix = synth::Mix::named("q4_0").unwrap();
+    let shape = synth::Shape::of_bytes(48_000_000, &mix).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forecast-48mb.gguf");
+    synth::write_file(&Spec::new(shape, mix), &path, &mut |_| {}).unwrap();
+    path
+}
+
+#[test]
+fn the_forecast_is_the_plan_that_an_engine_follows() {
+    let path = model();
+    let options = LoadOptions { threads: Some(2), context: Some(256), ..LoadOptions::default() };
+    let opened = Model::open(&path).unwrap();
+    let forecaster = Forecaster::new(&opened, &options).unwrap();
+    let floor = forecaster.floor_bytes().unwrap();
+    let everything = forecaster.resident_bytes(floor).unwrap();
+    assert!(floor < everything, "{floor} to {everything}");
+    assert!(matches!(forecaster.at_memory(floor / 2), Err(Error::Budget(_))));
+    let full = forecaster.at_memory(everything).unwrap();
+    assert!(full.all_resident && full.budget.streamed_bytes == 0);
+    let half = floor + (everything - floor) / 2;
+    let foretold = forecaster.at_memory(half).unwrap();
+    assert!(!foretold.all_resident && foretold.read_bytes < foretold.pass_bytes);
+    assert!(foretold.budget.fixed.kv_bytes >= 256 * foretold.position_bytes);
+    drop(forecaster);
+    drop(opened);
+
+    let options = LoadOptions { memory: MemoryLimit::Bytes(half), ..options };
+    let direct = plan(&Model::open(&path).unwrap(), &options).unwrap();
+    let engine = Engine::new(Model::open(&path).unwrap(), &options).unwrap();
+    assert_eq!(engine.context(), direct.context);
+    let (budget, told) = (engine.budget(), direct.budget);
+    assert_eq!((budget.total_bytes, budget.given), (told.total_bytes, told.given));
+    assert_eq!(budget.fixed.kv_bytes, told.fixed.kv_bytes);
+    let streamed = budget.streamed_bytes.abs_diff(told.streamed_bytes);
+    assert!(streamed <= DRIFT_BYTES, "{budget:?}\n{told:?}");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn the_largest_context_fits_and_one_token_more_does_not() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forecast-context.gguf");
+    let mix = synth::Mix::named("q4_0").unwrap();
+    let shape = synth::Shape::of_bytes(48_000_000, &mix).unwrap();
+    synth::write_file(&Spec::new(shape, mix), &path, &mut |_| {}).unwrap();
+    let opened = Model::open(&path).unwrap();
+    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    let floor = Forecaster::new(&opened, &options).unwrap().floor_bytes().unwrap();
+    let memory = MemoryLimit::Bytes(floor + (8 << 20));
+    let within = LoadOptions { memory, ..options };
+    let most = Forecaster::new(&opened, &within).unwrap().largest_context().unwrap();
+    assert!(most >= 256, "{most}");
+    let trained = opened.config().context_length as usize;
+    assert!(most <= trained);
+    if most < trained {
+        // Some positions more: the measured part of the sum moves by pages.
+        let more = LoadOptions { context: Some(trained), ..within };
+        assert!(plan(&opened, &more).is_err());
+    }
+    std::fs::remove_file(path).unwrap();
+}

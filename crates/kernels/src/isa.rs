@@ -1,0 +1,210 @@
+//! Which instruction set the kernels use: decided once, here and nowhere else.
+//!
+//! A value of a token type ([`Avx2`], [`Avx512`], `Neon`) proves that this CPU has the
+//! instruction set: the field is private and only this file makes one, after asking the CPU.
+//! Kernels take the token, and the step from token to `#[target_feature]` function is the only
+//! thing that needs `unsafe`.
+//!
+//! All instruction sets give the same bits (see the crate's documentation), so the choice is about
+//! speed alone; `LOWTIDE_ISA` forces one, for tests and for measuring.
+
+use std::sync::OnceLock;
+
+/// The environment variable that forces an instruction set by its [`Isa::name`].
+pub const ISA_VARIABLE: &str = "LOWTIDE_ISA";
+
+/// Proof that this CPU has AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Avx2 {
+    _private: (),
+}
+
+/// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI, and everything of [`Avx2`].
+#[cfg(target_arch = "x86_64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Avx512 {
+    _private: (),
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// The smaller proof that this one contains.
+    #[must_use]
+    pub fn avx2(self) -> Avx2 {
+        Avx2 { _private: () }
+    }
+}
+
+/// Proof that this CPU has NEON (every 64-bit Arm CPU has).
+#[cfg(target_arch = "aarch64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Neon {
+    _private: (),
+}
+
+/// An instruction set that this CPU has.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Isa {
+    /// Portable Rust: the reference that defines every kernel's bits.
+    Scalar,
+    /// AVX2 + FMA + F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// AVX-512 F + BW + VL + DQ + VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+/// What is wrong with the value of `LOWTIDE_ISA`.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum IsaError {
+    /// The name is none of those this program knows.
+    #[error(
+        "{ISA_VARIABLE}={name:?} is no instruction set (known: scalar, avx2, avx512, neon); this CPU has: {available}"
+    )]
+    Unknown {
+        /// The value as given.
+        name: String,
+        /// The names that would work here, separated by commas.
+        available: String,
+    },
+    /// The name is known, but this CPU (or this build) lacks the instruction set.
+    #[error("{ISA_VARIABLE}={name}: not available on this CPU, which has: {available}")]
+    Unavailable {
+        /// The value as given.
+        name: String,
+        /// The names that would work here, separated by commas.
+        available: String,
+    },
+}
+
+impl Isa {
+    /// The instruction set to use: what `LOWTIDE_ISA` names if that is available, else the best
+    /// one of this CPU. Decided on the first call and the same ever after.
+    ///
+    /// A wrong name is not reported here; programs call [`Isa::from_env`] once at start.
+    #[must_use]
+    pub fn detect() -> Isa {
+        static DECIDED: OnceLock<Isa> = OnceLock::new();
+        *DECIDED.get_or_init(|| Isa::from_env().unwrap_or_else(|_| best()))
+    }
+
+    /// The instruction set that `LOWTIDE_ISA` names, or the best of this CPU if it is unset or
+    /// empty.
+    ///
+    /// # Errors
+    /// [`IsaError`] if the name is unknown or the CPU lacks the instruction set.
+    pub fn from_env() -> Result<Isa, IsaError> {
+        match std::env::var_os(ISA_VARIABLE) {
+            None => Ok(best()),
+            Some(name) => Isa::from_name(&name.to_string_lossy()),
+        }
+    }
+
+    /// The instruction set of that [name](Isa::name), the best one for the empty name.
+    ///
+    /// # Errors
+    /// [`IsaError`] if the name is unknown or the CPU lacks the instruction set.
+    pub fn from_name(name: &str) -> Result<Isa, IsaError> {
+        if name.is_empty() {
+            return Ok(best());
+        }
+        let all = Isa::available();
+        if let Some(isa) = all.iter().find(|isa| isa.name() == name) {
+            return Ok(*isa);
+        }
+        let names: Vec<&str> = all.iter().map(|isa| isa.name()).collect();
+        let available = names.join(", ");
+        let name = name.to_owned();
+        match name.as_str() {
+            "scalar" | "avx2" | "avx512" | "neon" => Err(IsaError::Unavailable { name, available }),
+            _ => Err(IsaError::Unknown { name, available }),
+        }
+    }
+
+    /// Every instruction set of this CPU, the slowest ([`Isa::Scalar`]) first and the best last:
+    /// what a test suite goes through.
+    #[must_use]
+    pub fn available() -> Vec<Isa> {
+        let mut all = vec![Isa::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(detect_avx2().map(Isa::Avx2));
+            all.extend(detect_avx512().map(Isa::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(detect_neon().map(Isa::Neon));
+        all
+    }
+
+    /// `scalar`, `avx2`, `avx512` or `neon`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
+        }
+    }
+}
+
+fn best() -> Isa {
+    Isa::available().pop().unwrap_or(Isa::Scalar)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect_avx2() -> Option<Avx2> {
+    (is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c"))
+    .then_some(Avx2 { _private: () })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect_avx512() -> Option<Avx512> {
+    detect_avx2()?;
+    (is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vnni"))
+    .then_some(Avx512 { _private: () })
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect_neon() -> Option<Neon> {
+    std::arch::is_aarch64_feature_detected!("neon").then_some(Neon { _private: () })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_starts_with_scalar_and_round_trips_through_names() {
+        let all = Isa::available();
+        assert_eq!(all[0], Isa::Scalar);
+        for isa in &all {
+            assert_eq!(Isa::from_name(isa.name()), Ok(*isa));
+        }
+        assert_eq!(Isa::from_name(""), Ok(*all.last().unwrap()));
+        assert!(all.contains(&Isa::detect()));
+    }
+
+    #[test]
+    fn wrong_names_are_errors_that_list_what_would_work() {
+        let error = Isa::from_name("avx3").unwrap_err();
+        assert!(matches!(&error, IsaError::Unknown { name, .. } if name == "avx3"));
+        assert!(error.to_string().contains("scalar"), "{error}");
+        let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+        assert!(matches!(Isa::from_name(foreign), Err(IsaError::Unavailable { .. })));
+    }
+}

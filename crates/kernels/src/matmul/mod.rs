@@ -1,0 +1,91 @@
+//! Matrix products: quantised weights, in place, times quantised activations.
+//!
+//! # The one order of summation
+//! Every element of a result is one chain of operations, fixed by the format alone:
+//! - block formats: the row's blocks of 32 in order, each as [`crate::format::canonical`] defines it:
+//!   an exact integer sum, then one fused multiply-add (and one more for a minimum);
+//! - float formats: 16 partial sums, lane `j` taking `k = j, j + 16, ...` with fused multiply-adds,
+//!   (the row padded with zeros to a multiple of 16), then added as a tree: lanes 8 apart, then 4, 2, 1.
+//!
+//! So the lanes of a vector register are *rows* wherever floats are added up, and the result has the
+//! same bits for any number of columns, any number of threads and any instruction set. A result that
+//! is no number (NaN) is no number everywhere, but the bits of a NaN are not promised.
+//!
+//! # How it is done
+//! Rows are taken in groups. A group's blocks are unpacked into a tile: bytes of codes with 8 (or 16)
+//! rows side by side, four codes of one row to a lane. A tile stays in the first-level cache while
+//! all columns pass over it, four codes of a column spread to all lanes at a time. With one column
+//! (decoding) it is the same path with a smaller tile: unpacking costs less than the memory takes to
+//! deliver the weights. Formats only differ in how they unpack.
+
+mod float;
+mod job;
+mod scalar;
+mod scratch;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use job::{MatmulError, MatmulJob};
+pub(crate) use scratch::Scratch;
+
+use crate::compute::Compute;
+use crate::disjoint::Disjoint;
+use crate::format::dequantize::bfloat;
+use crate::format::{Format, blocks, with_block};
+use crate::isa::Isa;
+use job::RowJob;
+use scratch::{ThreadScratch, find};
+
+/// Computes all jobs, in parallel: one barrier at the end.
+///
+/// For each job, `out[col * out_stride + out_row0 + row]` becomes the product of row `row` of the
+/// weights and column `col` of the activations; nothing else in `out` changes.
+///
+/// # Errors
+/// [`MatmulError`] if the slices of a job do not fit its numbers; then nothing was computed.
+#[allow(unsafe_code, reason = "chunks of rows and scratch memory are dealt out to threads")]
+pub fn matmul(compute: &mut Compute, jobs: &mut [MatmulJob<'_>]) -> Result<(), MatmulError> {
+    for (index, job) in jobs.iter().enumerate() {
+        job.check(index)?;
+    }
+    let (isa, pool, scratch) = compute.parts();
+    let chunks = scratch.plan(jobs);
+    let plan = &scratch.plan[..];
+    let threads = Disjoint::new(&mut scratch.threads);
+    let jobs = &*jobs;
+    pool.run(chunks, &|chunk, thread| {
+        let (planned, rows) = find(plan, jobs, chunk);
+        // SAFETY: the plan has the `Out` of this job, checked above and borrowed until `run` returns;
+        // chunks are disjoint ranges of rows, and each is run once.
+        let job = unsafe { RowJob::new(&jobs[planned.job], planned.out, rows) };
+        // SAFETY: within a call of `run` no two threads have the same number, and `compute` is
+        // borrowed mutably, so there is no other call.
+        let scratch = unsafe { threads.part(thread..thread + 1) };
+        compute_rows(isa, job, &mut scratch[0]);
+    });
+    scratch.plan.clear();
+    Ok(())
+}
+
+fn compute_rows(isa: Isa, job: RowJob<'_>, scratch: &mut ThreadScratch) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(token) => x86::rows(token, None, job, &mut scratch.tile),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(token) => x86::rows(token.avx2(), Some(token), job, &mut scratch.tile),
+        // NEON kernels would go here; until they exist, Arm runs the reference.
+        _ => compute_rows_scalar(job),
+    }
+}
+
+fn compute_rows_scalar(job: RowJob<'_>) {
+    match job.format {
+        Format::F32 => float::rows(job, f32::from_le_bytes),
+        Format::F16 => float::rows(job, blocks::half),
+        Format::BF16 => float::rows(job, bfloat),
+        format => with_block!(format, B => scalar::rows::<B>(job), float => {}),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Products on x86-64: 8 rows to a vector with AVX2, 16 with AVX-512.
+#![allow(unsafe_code, reason = "the step from token to target feature")]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over constant ranges index several arrays of registers at once"
+)]
+
+mod avx2;
+mod avx512;
+mod float;
+mod tile;
+mod unpack;
+
+use std::arch::x86_64::*;
+
+use super::job::RowJob;
+use crate::format::blocks::as_blocks;
+use crate::format::{Format, with_block};
+use crate::isa::{Avx2, Avx512};
+pub(in crate::matmul) use tile::Tile;
+use tile::{Block16, DECODE_COLS, Next};
+use unpack::Unpack;
+
+/// Columns that pass over a tile together.
+const COLUMNS: usize = 4;
+
+/// Computes the rows; with AVX-512 the columns pass over tiles of 16 rows at a time.
+pub(super) fn rows(_: Avx2, wide: Option<Avx512>, job: RowJob<'_>, tile: &mut Tile) {
+    // SAFETY: the token proves that the CPU has the instructions.
+    unsafe { rows_of_format(job, wide, tile) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rows_of_format(job: RowJob<'_>, wide: Option<Avx512>, tile: &mut Tile) {
+    match job.format {
+        Format::F32 => float::rows::<float::Single>(job),
+        Format::F16 => float::rows::<float::Half>(job),
+        Format::BF16 => float::rows::<float::Brain>(job),
+        format => with_block!(format, B => block_rows::<B>(job, wide, tile), float => {}),
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn block_rows<B: Unpack>(mut job: RowJob<'_>, wide: Option<Avx512>, tile: &mut Tile) {
+    // Vectors of 16 rows pay if there are columns to share them.
+    let wide = wide.filter(|_| job.x.cols() > DECODE_COLS);
+    for first in (0..job.rows.len()).step_by(16) {
+        let rows = 16.min(job.rows.len() - first);
+        if rows > 8 {
+            group::<B, 2>(&mut job, first, rows, wide, tile);
+        } else {
+            group::<B, 1>(&mut job, first, rows, wide, tile);
+        }
+    }
+}
+
+/// `rows` rows from `first` on, in `SIDES` groups of 8; a last group that is not full repeats the last
+/// row.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn group<B: Unpack, const SIDES: usize>(
+    job: &mut RowJob<'_>,
+    first: usize,
+    rows: usize,
+    wide: Option<Avx512>,
+    tile: &mut Tile,
+) {
+    let cols = job.x.cols();
+    let weights: [[&[B]; 8]; SIDES] = std::array::from_fn(|side| {
+        std::array::from_fn(|row| as_blocks(job.row(first + (8 * side + row).min(rows - 1))))
+    });
+    let blocks = weights[0][0].len();
+    let step = Tile::step(blocks, B::GROUPS, cols);
+    let mut next = Next::new(job.row(first), 8 * SIDES, job.row_bytes);
+    for start in (0..blocks).step_by(step) {
+        let end = blocks.min(start + step);
+        for (side, weights) in weights.iter().enumerate() {
+            for (block, out) in (start..end).zip(tile.0.chunks_exact_mut(B::GROUPS)) {
+                next.prefetch(8 * size_of::<B>());
+                // SAFETY: this function has the target features.
+                unsafe { B::unpack(each_at(*weights, block), side, out) }
+            }
+        }
+        let blocks = &tile.0[..(end - start) * B::GROUPS];
+        let mut part = Part { blocks, job: &mut *job, first, rows, start: start * B::GROUPS };
+        match wide {
+            Some(token) if SIDES == 2 => avx512::all_columns::<B>(token, &mut part),
+            _ => avx2::all_columns::<B, SIDES>(&mut part),
+        }
+    }
+}
+
+/// A tile of unpacked rows, and where its sums belong.
+struct Part<'j, 'a, 't> {
+    blocks: &'t [Block16],
+    job: &'j mut RowJob<'a>,
+    first: usize,
+    rows: usize,
+    /// First block of 32 of the tile within the rows.
+    start: usize,
+}
+
+impl Part<'_, '_, '_> {
+    /// The sums of a column so far (they wait in the result), 8 rows to a vector.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn sums(&mut self, col: usize) -> [__m256; 2] {
+        let mut sums = [_mm256_setzero_ps(); 2];
+        if self.start > 0 {
+            let out = self.job.out(col, self.first..self.first + self.rows);
+            for (sum, out) in sums.iter_mut().zip(out.chunks(8)) {
+                *sum = load_some(out);
+            }
+        }
+        sums
+    }
+
+    /// Puts the sums back.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn set_sums(&mut self, col: usize, sums: [__m256; 2]) {
+        let out = self.job.out(col, self.first..self.first + self.rows);
+        for (sum, out) in sums.into_iter().zip(out.chunks_mut(8)) {
+            store_some(out, sum);
+        }
+    }
+}
+
+/// Item `index` of each slice.
+// A function without target features, or its closure would not be inlined into `map`.
+#[inline(always)]
+fn each_at<T, const N: usize>(slices: [&[T]; N], index: usize) -> [&T; N] {
+    slices.map(|slice| &slice[index])
+}
+
+/// Up to 8 values, the rest zero.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_some(values: &[f32]) -> __m256 {
+    let mut all = [0.0; 8];
+    let all = values.first_chunk().unwrap_or_else(|| {
+        all[..values.len()].copy_from_slice(values);
+        &all
+    });
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(all.as_ptr()) }
+}
+
+/// The first lanes, as many as there is room for.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_some(out: &mut [f32], values: __m256) {
+    if let Some(out) = out.first_chunk_mut::<8>() {
+        // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) };
+        return;
+    }
+    let mut all = [0.0; 8];
+    // SAFETY: as above.
+    unsafe { _mm256_storeu_ps(all.as_mut_ptr(), values) };
+    out.copy_from_slice(&all[..out.len()]);
+}

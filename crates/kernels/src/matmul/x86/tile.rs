@@ -1,0 +1,103 @@
+//! Unpacked weights of 16 rows, and asking for the next rows in time.
+
+use std::arch::x86_64::*;
+
+/// 32 weights of each of 16 rows, ready to be multiplied: two vectors of 8 rows side by side, or one
+/// of 16. Lane `r` of 32 bits belongs to row `r`.
+#[derive(Copy, Clone)]
+#[repr(C, align(64))]
+pub(super) struct Block16 {
+    /// Vectors `q`: codes `4q..4q + 4` of each row, a byte each.
+    pub(super) codes: [[__m256i; 2]; 8],
+    /// The float scale.
+    pub(super) d: [__m256; 2],
+    /// The minimum, for formats that have one; for split formats, which have none, the float scale of
+    /// the last 16 codes.
+    pub(super) min: [__m256; 2],
+    /// The integer scale of the first and of the last 16 codes, twice, as 16-bit numbers; for formats
+    /// that have some. With one scale per 32 the second is not used.
+    pub(super) scale: [[__m256i; 2]; 2],
+    /// What to multiply the sums of the first and of the last 16 activations with, two 16-bit numbers,
+    /// to take account of the codes' offset, for formats with scales and an offset; or the integer
+    /// scales of the minimum, for formats that have those.
+    pub(super) offset: [__m256i; 2],
+}
+
+impl Block16 {
+    #[allow(
+        unsafe_code,
+        reason = "there is no safe constructor of vectors outside target features"
+    )]
+    fn zero() -> Block16 {
+        // SAFETY: all fields are vectors of numbers, for which zero bytes are values.
+        unsafe { std::mem::zeroed() }
+    }
+}
+
+/// Blocks of 32 per row that a tile holds: 16 KiB of codes; with the scales and four columns of
+/// activations it fills the first-level cache.
+pub(super) const TILE_BLOCKS: usize = 32;
+
+/// With few columns a tile is used up at once, and a smaller one mixes reading and computing better.
+const TILE_BLOCKS_DECODE: usize = 16;
+
+/// Up to so many columns use the small tile.
+pub(super) const DECODE_COLS: usize = 4;
+
+/// Memory for the blocks of 16 rows.
+pub(in crate::matmul) struct Tile(pub(super) Vec<Block16>);
+
+impl Tile {
+    /// What it takes.
+    pub(in crate::matmul) const BYTES: usize = TILE_BLOCKS * size_of::<Block16>();
+
+    pub(in crate::matmul) fn new() -> Tile {
+        Tile(vec![Block16::zero(); TILE_BLOCKS])
+    }
+
+    /// How many blocks of `groups` times 32 weights to take at a time: equal parts of a row, as large
+    /// as the tile allows.
+    pub(super) fn step(blocks: usize, groups: usize, cols: usize) -> usize {
+        let most = if cols <= DECODE_COLS { TILE_BLOCKS_DECODE } else { TILE_BLOCKS } / groups;
+        blocks.div_ceil(blocks.div_ceil(most).max(1)).max(1)
+    }
+}
+
+/// Where the next rows' bytes begin that were not asked for yet.
+///
+/// The rows of a group are read side by side, a pattern that no hardware prefetcher recognises: it
+/// gets a third of the memory's bandwidth (bench `products`, column `ram`). So while one group is
+/// unpacked, the bytes of the next one are asked for in the order in which they lie in memory.
+pub(super) struct Next {
+    address: *const i8,
+    /// Whether a group of rows is small enough to wait in the first-level cache.
+    near: bool,
+}
+
+impl Next {
+    /// After `rows` rows that begin at `row` and have `bytes` bytes each.
+    pub(super) fn new(row: &[u8], rows: usize, bytes: usize) -> Next {
+        let near = rows * bytes <= NEAR_BYTES;
+        Next { address: row.as_ptr().wrapping_add(rows * bytes).cast(), near }
+    }
+
+    /// Asks for the next `bytes` bytes. They may lie past the end of the weights: a prefetch of memory
+    /// that is not there does nothing.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn prefetch(&mut self, bytes: usize) {
+        for line in (0..bytes).step_by(64) {
+            let address = self.address.wrapping_add(line);
+            if self.near {
+                _mm_prefetch::<_MM_HINT_T0>(address);
+            } else {
+                _mm_prefetch::<_MM_HINT_T1>(address);
+            }
+        }
+        self.address = self.address.wrapping_add(bytes);
+    }
+}
+
+/// Larger groups of rows are prefetched to the second-level cache: a quarter of the first level is
+/// what the tile and the activations leave.
+const NEAR_BYTES: usize = 8 << 10;

@@ -1,0 +1,72 @@
+//! Quantisation with AVX2: the same bits as the scalar code, about 20 times as fast.
+#![allow(unsafe_code, reason = "loads, stores and the step from token to target feature")]
+
+use std::arch::x86_64::*;
+
+use super::{BLOCK, XBlock, scales};
+use crate::isa::Avx2;
+
+pub(super) fn quantize(_: Avx2, x: &[f32], blocks: &mut [XBlock]) {
+    // SAFETY: the token proves that the CPU has the instructions.
+    unsafe { quantize_blocks(x, blocks) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize_blocks(x: &[f32], blocks: &mut [XBlock]) {
+    for (x, block) in x.as_chunks().0.iter().zip(blocks) {
+        *block = quantize_block(x);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize_block(x: &[f32; BLOCK]) -> XBlock {
+    let (parts, _) = x.as_chunks::<8>();
+    let x: [__m256; 4] = std::array::from_fn(|i| load(&parts[i]));
+    let magnitude = _mm256_set1_epi32(0x7fff_ffff);
+    let bits = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), magnitude));
+    let max =
+        _mm256_max_epi32(_mm256_max_epi32(bits[0], bits[1]), _mm256_max_epi32(bits[2], bits[3]));
+    let max = _mm_max_epi32(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
+    let max = _mm_max_epi32(max, _mm_shuffle_epi32::<0b01_00_11_10>(max));
+    let max = _mm_max_epi32(max, _mm_shuffle_epi32::<0b10_11_00_01>(max));
+    let Some((d, inverse)) = scales(_mm_cvtsi128_si32(max).cast_unsigned()) else {
+        return XBlock { d: f32::NAN, s: f32::NAN, ..XBlock::default() };
+    };
+    let inverse = _mm256_set1_ps(inverse);
+    // The conversion rounds half to even, as `MXCSR` is never changed.
+    let codes = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
+    // Packing works in 128-bit halves: the permutation puts the quads back in order.
+    let words = [_mm256_packs_epi32(codes[0], codes[1]), _mm256_packs_epi32(codes[2], codes[3])];
+    let bytes = _mm256_packs_epi16(words[0], words[1]);
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    // [sum of quads 0+1, 2+3, 0+1, 2+3] of each half, then the whole half.
+    let eights = _mm256_hadd_epi32(fours, fours);
+    let halves = _mm256_hadd_epi32(eights, eights);
+    let low = _mm256_extract_epi32::<0>(halves);
+    let high = _mm256_extract_epi32::<4>(halves);
+    let mut block = XBlock {
+        quads: [0; 8],
+        d,
+        s: d * (low + high) as f32,
+        sums: (low & 0xffff) | (high << 16),
+    };
+    store(&mut block.quads, bytes);
+    block
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load(x: &[f32; 8]) -> __m256 {
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store(quads: &mut [i32; 8], bytes: __m256i) {
+    // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(quads.as_mut_ptr().cast(), bytes) }
+}

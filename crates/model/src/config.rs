@@ -1,0 +1,346 @@
+//! A model's configuration, read from metadata and checked before anything is built on it.
+
+use lowtide_gguf::Gguf;
+use lowtide_gguf::split::TensorTable;
+
+use crate::arch::{self, Family, Multipliers, Sliding, SlidingRope};
+use crate::experts::Experts;
+use crate::heads::Heads;
+use crate::keys::Keys;
+use crate::latent::{self, Latent};
+use crate::{Error, limits};
+
+/// How rotary frequencies are stretched beyond the context the model was first trained on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// As trained.
+    None,
+    /// Positions divided by a factor.
+    Linear {
+        /// The factor, > 0.
+        factor: f32,
+    },
+    /// YaRN (arXiv:2309.00071): low frequencies interpolated, high ones kept.
+    Yarn {
+        /// Context extension factor, > 0.
+        factor: f32,
+        /// Context of the first training, tokens.
+        original_context: u32,
+        /// Rotations at which a dimension counts as high-frequency (32 in the paper).
+        beta_fast: f32,
+        /// Rotations at which it counts as low-frequency (1 in the paper).
+        beta_slow: f32,
+        /// Multiplier of cosine and sine.
+        mscale: f32,
+    },
+}
+
+/// Everything about a model that is not its weights. Lengths count elements.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The row of the table that runs it.
+    pub family: &'static Family,
+    /// `general.name`, if any.
+    pub name: Option<String>,
+    /// Transformer blocks.
+    pub layers: u32,
+    /// Blocks after those, which the file may hold and lowtide does not use: they draft tokens
+    /// (`nextn_predict_layers`).
+    pub draft_layers: u32,
+    /// Width of the residual stream (`n_embd`).
+    pub embedding_length: u64,
+    /// Tokens in the vocabulary: rows of the embedding.
+    pub vocabulary: u64,
+    /// Context the model was trained for, tokens.
+    pub context_length: u32,
+    /// Width of each layer's dense feed-forward; 0 where the layer has experts instead.
+    pub feed_forward_length: Vec<u64>,
+    /// The experts of the layers that have them.
+    pub experts: Option<Experts>,
+    /// Lengths of latent attention. The keys and values that are cached are then of one head.
+    pub latent: Option<Latent>,
+    /// Query heads.
+    pub heads: u64,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: u64,
+    /// Elements of one query or key head.
+    pub key_length: u64,
+    /// Elements of one value head.
+    pub value_length: u64,
+    /// Leading elements of a head that are rotated; even.
+    pub rope_dimensions: u64,
+    /// Base of the rotary frequencies.
+    pub rope_base: f32,
+    /// Base in sliding-window layers.
+    pub rope_base_sliding: f32,
+    /// Stretching of the frequencies.
+    pub rope_scaling: RopeScaling,
+    /// The same in sliding-window layers.
+    pub rope_scaling_sliding: RopeScaling,
+    /// Added to the mean square in RMS norms.
+    pub norm_epsilon: f32,
+    /// Queries are multiplied by this before attention.
+    pub query_scale: f32,
+    /// Embeddings are multiplied by this.
+    pub embedding_scale: f32,
+    /// What a block adds to the residual stream is multiplied by this.
+    pub residual_scale: f32,
+    /// Logits are multiplied by this.
+    pub logit_scale: f32,
+    /// Soft cap of the final logits: `cap * tanh(x / cap)`.
+    pub logit_softcap: Option<f32>,
+    /// Soft cap of attention scores.
+    pub attention_softcap: Option<f32>,
+    /// Sliding window, tokens (the query's own included), in the layers of `sliding_layers`.
+    pub sliding_window: Option<u32>,
+    /// One entry a layer: it attends through the window.
+    pub sliding_layers: Vec<bool>,
+}
+
+impl ModelConfig {
+    /// Reads and checks the configuration; `gguf` is the first shard, `table` has the tensors of
+    /// all of them.
+    ///
+    /// # Errors
+    /// A key is missing, senseless, or asks for something no family here has.
+    pub fn from_gguf(gguf: &Gguf<'_>, table: &TensorTable<'_>) -> Result<Self, Error> {
+        let keys = Keys::new(gguf)?;
+        let family = arch::family(keys.architecture())?;
+        let (layers, draft_layers) = blocks(&keys)?;
+        let embedding_length =
+            keys.required("embedding_length", 1, limits::EMBEDDING_LENGTH_MAX)?;
+        let feed_forward = feed_forward(&keys, family, layers)?;
+        let heads = Heads::read(&keys, family, layers, embedding_length)?;
+        let (sliding_window, sliding_layers) = sliding(&keys, family, layers)?;
+        let rope_base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
+        let (rope_scaling, latent_scale) = stretching(&keys, heads.latent.is_some())?;
+        let (rope_base_sliding, rope_scaling_sliding) = match family.sliding_rope {
+            SlidingRope::Own => (10_000.0, RopeScaling::None),
+            SlidingRope::AsGlobal => (rope_base, rope_scaling),
+        };
+        let multipliers = multipliers(&keys, family, embedding_length)?;
+        let config = Self {
+            family,
+            name: keys.general_name(),
+            layers,
+            draft_layers,
+            embedding_length,
+            vocabulary: keys.vocabulary(table)?,
+            context_length: narrow(keys.required("context_length", 1, limits::CONTEXT_MAX)?),
+            feed_forward_length: feed_forward.lengths,
+            experts: feed_forward.experts,
+            latent: heads.latent,
+            heads: heads.count,
+            kv_heads: heads.kv_count,
+            key_length: heads.key_length,
+            value_length: heads.value_length,
+            rope_dimensions: heads.rotated,
+            rope_base,
+            rope_base_sliding: keys.positive("rope.freq_base_swa")?.unwrap_or(rope_base_sliding),
+            rope_scaling,
+            rope_scaling_sliding,
+            norm_epsilon: keys.positive("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
+                keys.missing("attention.layer_norm_rms_epsilon", "RMS norms add it")
+            })?,
+            query_scale: keys
+                .positive("attention.scale")?
+                .unwrap_or(latent_scale * heads.query_scale),
+            embedding_scale: multipliers.embedding,
+            residual_scale: multipliers.residual,
+            logit_scale: multipliers.logit,
+            logit_softcap: keys.positive_or_zero("final_logit_softcapping")?,
+            attention_softcap: keys.positive_or_zero("attn_logit_softcapping")?,
+            sliding_window,
+            sliding_layers,
+        };
+        config.check(&keys)?;
+        Ok(config)
+    }
+
+    fn check(&self, keys: &Keys<'_, '_>) -> Result<(), Error> {
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let why = format!("it must divide the {} query heads", self.heads);
+            return Err(keys.invalid("attention.head_count_kv", self.kv_heads, why));
+        }
+        if self.rope_dimensions > self.key_length || !self.rope_dimensions.is_multiple_of(2) {
+            let why = format!("it must be even and at most the head size {}", self.key_length);
+            return Err(keys.invalid("rope.dimension_count", self.rope_dimensions, why));
+        }
+        Ok(())
+    }
+
+    /// Elements of all query heads together.
+    #[must_use]
+    pub fn query_length(&self) -> u64 {
+        self.heads * self.key_length
+    }
+
+    /// Elements of all key heads together: one position's keys.
+    #[must_use]
+    pub fn key_length_all(&self) -> u64 {
+        self.kv_heads * self.key_length
+    }
+
+    /// Elements of all value heads together: one position's values.
+    #[must_use]
+    pub fn value_length_all(&self) -> u64 {
+        self.kv_heads * self.value_length
+    }
+
+    /// Elements of the attention's output: of the mean of cached values, for all query heads.
+    #[must_use]
+    pub fn attention_length(&self) -> u64 {
+        self.heads * self.value_length
+    }
+
+    /// Elements of what the output projection of attention reads. Differs from
+    /// [`attention_length`](Self::attention_length) where values are latent.
+    #[must_use]
+    pub fn attention_output_length(&self) -> u64 {
+        self.latent.map_or(self.attention_length(), |latent| self.heads * latent.value_length)
+    }
+
+    /// Width of the widest gated block that all tokens of a batch pass: a dense feed-forward, or the
+    /// block beside the experts. 0 if there is none.
+    #[must_use]
+    pub fn dense_length_max(&self) -> u64 {
+        let dense = self.feed_forward_length.iter().max().copied().unwrap_or(0);
+        let shared = self.experts.as_ref().map_or(0, |e| e.shared_feed_forward_length);
+        dense.max(shared)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "callers pass values capped below 2^32")]
+fn narrow(value: u64) -> u32 {
+    value as u32
+}
+
+/// Blocks of the model, and those after them that only draft tokens.
+fn blocks(keys: &Keys<'_, '_>) -> Result<(u32, u32), Error> {
+    let all = keys.required("block_count", 1, limits::LAYERS_MAX)?;
+    let draft = keys.optional("nextn_predict_layers", 0, all - 1)?.unwrap_or(0);
+    Ok((narrow(all - draft), narrow(draft)))
+}
+
+/// What the layers have after attention.
+struct FeedForward {
+    lengths: Vec<u64>,
+    experts: Option<Experts>,
+}
+
+fn feed_forward(keys: &Keys<'_, '_>, family: &Family, layers: u32) -> Result<FeedForward, Error> {
+    const KEY: &str = "feed_forward_length";
+    let stated = keys.per_layer_optional(KEY, layers, limits::FEED_FORWARD_LENGTH_MAX)?;
+    let uniform = stated
+        .as_ref()
+        .and_then(|lengths| lengths.first().copied().filter(|f| lengths.iter().all(|l| l == f)));
+    let experts = Experts::read(keys, family, layers, uniform)?;
+    let dense_layers = experts.as_ref().map_or(layers, |e| e.leading_dense_layers);
+    let mut lengths = match stated {
+        Some(lengths) => lengths,
+        None if dense_layers == 0 => vec![0; layers as usize],
+        None => return Err(keys.missing(KEY, "every model of this family has it")),
+    };
+    lengths[dense_layers as usize..].fill(0);
+    Ok(FeedForward { lengths, experts })
+}
+
+/// Factors of the embedding, the residual stream and the logits.
+struct Factors {
+    embedding: f32,
+    residual: f32,
+    logit: f32,
+}
+
+fn multipliers(keys: &Keys<'_, '_>, family: &Family, width: u64) -> Result<Factors, Error> {
+    let one = Factors { embedding: 1.0, residual: 1.0, logit: 1.0 };
+    Ok(match family.multipliers {
+        Multipliers::None => one,
+        #[expect(clippy::cast_precision_loss, reason = "lengths are capped at 2^17")]
+        Multipliers::SqrtLength => Factors { embedding: (width as f32).sqrt(), ..one },
+        Multipliers::Keys => Factors {
+            embedding: keys.positive_or_zero("embedding_scale")?.unwrap_or(1.0),
+            residual: keys.positive_or_zero("residual_scale")?.unwrap_or(1.0),
+            logit: 1.0
+                / keys.positive("logit_scale")?.ok_or_else(|| {
+                    keys.missing("logit_scale", "logits are divided by it in this family")
+                })?,
+        },
+    })
+}
+
+fn sliding(
+    keys: &Keys<'_, '_>,
+    family: &Family,
+    layers: u32,
+) -> Result<(Option<u32>, Vec<bool>), Error> {
+    const KEY: &str = "attention.sliding_window";
+    let window = keys.optional(KEY, 0, limits::CONTEXT_MAX)?.filter(|w| *w > 0);
+    let none = vec![false; layers as usize];
+    match (window, family.sliding) {
+        (None, _) => Ok((None, none)),
+        (Some(w), Sliding::Never) => {
+            let why = format!("family {:?} has no sliding windows here", family.name);
+            Err(keys.invalid(KEY, w, why))
+        }
+        (Some(w), Sliding::AllButEvery(n)) => {
+            let pattern = keys.sliding_pattern(layers, n)?;
+            Ok((Some(narrow(w)), pattern))
+        }
+    }
+}
+
+/// The rotation's stretching, and what it multiplies the queries by.
+fn stretching(keys: &Keys<'_, '_>, is_latent: bool) -> Result<(RopeScaling, f32), Error> {
+    let scaling = rope_scaling(keys)?;
+    if !is_latent {
+        return Ok((scaling, 1.0));
+    }
+    let (query, rotation) = latent::yarn_scales(keys, &scaling)?;
+    Ok(match scaling {
+        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } => {
+            let mscale = rotation;
+            (RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, mscale }, query)
+        }
+        other => (other, query),
+    })
+}
+
+fn rope_scaling(keys: &Keys<'_, '_>) -> Result<RopeScaling, Error> {
+    let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
+    let factor = match keys.positive_or_zero("rope.scaling.factor")? {
+        Some(factor) => factor,
+        None => keys.positive_or_zero("rope.scale_linear")?.unwrap_or(1.0),
+    };
+    #[expect(clippy::float_cmp, reason = "exactly 1 means unscaled")]
+    let unscaled = factor == 1.0;
+    match kind {
+        "none" => Ok(RopeScaling::None),
+        "linear" if unscaled => Ok(RopeScaling::None),
+        "linear" => Ok(RopeScaling::Linear { factor }),
+        "yarn" => yarn(keys, factor),
+        other => Err(Error::Unsupported {
+            what: format!("rope scaling {other:?}"),
+            why: "positions would be wrong".to_owned(),
+        }),
+    }
+}
+
+/// The magnitude scale follows the reference (`yarn_get_mscale` in transformers): `0.1 ln f + 1`,
+/// or, where the file carries a log multiplier, the ratio of two such terms.
+fn yarn(keys: &Keys<'_, '_>, factor: f32) -> Result<RopeScaling, Error> {
+    let mscale_of =
+        |multiplier: f32| if factor <= 1.0 { 1.0 } else { 0.1 * multiplier * factor.ln() + 1.0 };
+    let context = keys.required("context_length", 1, limits::CONTEXT_MAX)?;
+    let original = keys.optional("rope.scaling.original_context_length", 1, limits::CONTEXT_MAX)?;
+    let log_multiplier = keys.positive_or_zero("rope.scaling.yarn_log_multiplier")?;
+    let base = mscale_of(1.0) / log_multiplier.map_or(1.0, mscale_of);
+    let attention_factor = keys.positive_or_zero("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    Ok(RopeScaling::Yarn {
+        factor,
+        original_context: narrow(original.unwrap_or(context)),
+        beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+        beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+        mscale: base * attention_factor,
+    })
+}

@@ -1,0 +1,250 @@
+//! The direct lane: reads past the page cache into buffers of our own.
+
+use std::time::Duration;
+
+use lowtide_mapping::{
+    Arena, Completion, DirectFile, Error, Priority, QueueOptions, ReadQueue, ReadRequest, Slot,
+};
+
+use crate::error::ResidencyError;
+use crate::extent::{Extent, ExtentId};
+use crate::plan::{PAGE_BYTES, PinnedIn, Placement, Plan, Streaming};
+use crate::ring::SlotId;
+use crate::schedule::{Destination, Issue};
+
+/// A buffer and where in it the wanted bytes lie.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    slot: Slot,
+    start: usize,
+    end: usize,
+}
+
+impl Filled {
+    /// The bytes of the extent.
+    pub fn bytes(&self) -> &[u8] {
+        self.slot.as_slice().get(self.start..self.end).unwrap_or(&[])
+    }
+}
+
+/// A read that has come back.
+pub(crate) struct Arrival {
+    pub issue: Issue,
+    /// For pinned extents, their bytes; those of streamed tiles stay in the lane.
+    pub result: Result<Option<Filled>, Error>,
+    /// Bytes the disk delivered.
+    pub bytes: u64,
+}
+
+/// A ring slot's buffer, when it is not inside the read queue or with a caller.
+enum Buffer {
+    Empty(Slot),
+    Full(Filled),
+    Away,
+}
+
+/// The read queue with its buffers.
+pub(crate) struct DirectLane {
+    queue: ReadQueue,
+    ring: Vec<Buffer>,
+    /// Buffers for pinned extents not yet read, by extent.
+    pinned: Vec<Option<Slot>>,
+}
+
+impl DirectLane {
+    /// Claims the memory: the ring, and the pinned arena where the plan wants one.
+    pub fn open(
+        files: Vec<DirectFile>,
+        plan: &Plan,
+        options: QueueOptions,
+    ) -> Result<DirectLane, ResidencyError> {
+        let system = |what| move |source| ResidencyError::System { what, source };
+        let max_requests = options.max_requests.max(plan.slots as usize * 2);
+        let options = QueueOptions { max_requests: max_requests.min(1 << 16), ..options };
+        let mut queue = ReadQueue::new(files, options).map_err(system("the read queue"))?;
+        let mut ring = Vec::new();
+        if plan.input.streaming == Streaming::Direct && plan.slots > 0 {
+            let arena = arena(plan.sums.ring_bytes)?;
+            // Best effort: it saves the kernel a walk through the page tables at each read.
+            queue.register(&[&arena]);
+            ring = arena.into_slots(to_usize(plan.slot_bytes)?);
+        }
+        let pinned = match plan.input.pinned_in {
+            PinnedIn::Arena => pinned_slots(plan)?,
+            PinnedIn::Mapping => Vec::new(),
+        };
+        let ring = ring.into_iter().map(Buffer::Empty).collect();
+        Ok(DirectLane { queue, ring, pinned })
+    }
+
+    /// What reads.
+    pub fn backend(&self) -> lowtide_mapping::Backend {
+        self.queue.backend()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Starts a read; does not wait.
+    pub fn start(&mut self, x: &Extent, issue: Issue) -> Result<(), Error> {
+        let slot = match issue.to {
+            Destination::Slot(SlotId(i)) => {
+                match std::mem::replace(&mut self.ring[i as usize], Buffer::Away) {
+                    Buffer::Empty(slot) | Buffer::Full(Filled { slot, .. }) => Some(slot),
+                    Buffer::Away => None,
+                }
+            }
+            Destination::Pinned => self.pinned.get_mut(x.id.index()).and_then(Option::take),
+        };
+        let Some(slot) = slot else {
+            return Err(Error::NotAllowed {
+                operation: "a second read into a buffer in use",
+                place: lowtide_mapping::Place::anonymous(x.offset, x.len),
+                why: "its first read has not come back",
+            });
+        };
+        let request = ReadRequest {
+            token: token(issue),
+            file: x.source.0 as usize,
+            offset: x.offset,
+            // Slots are at least as long as the extent, so it fits.
+            length: usize::try_from(x.len).unwrap_or(usize::MAX),
+            slot,
+            priority: Priority::Demand,
+        };
+        self.queue.submit(request).map_err(|rejected| {
+            self.put_back(issue, rejected.slot);
+            rejected.error
+        })
+    }
+
+    fn put_back(&mut self, issue: Issue, slot: Slot) {
+        match issue.to {
+            Destination::Slot(SlotId(i)) => self.ring[i as usize] = Buffer::Empty(slot),
+            Destination::Pinned => self.pinned[issue.extent.index()] = Some(slot),
+        }
+    }
+
+    /// A read that has come back, without waiting. Keeps the disk busy.
+    pub fn poll(&mut self) -> Result<Option<Arrival>, Error> {
+        let completion = self.queue.try_complete()?;
+        Ok(completion.map(|c| self.arrival(c)))
+    }
+
+    /// Waits for a read to come back; `None` if none is under way.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Arrival>, Error> {
+        let completion = self.queue.wait_complete(timeout)?;
+        Ok(completion.map(|c| self.arrival(c)))
+    }
+
+    fn arrival(&mut self, completion: Completion) -> Arrival {
+        let issue = issue(completion.token);
+        let Completion { slot, result, .. } = completion;
+        match result {
+            Ok(range) => {
+                let bytes = range.len() as u64;
+                let filled = Filled { slot, start: range.start, end: range.end };
+                let kept = match issue.to {
+                    Destination::Slot(SlotId(i)) => {
+                        self.ring[i as usize] = Buffer::Full(filled);
+                        None
+                    }
+                    Destination::Pinned => Some(filled),
+                };
+                Arrival { issue, result: Ok(kept), bytes }
+            }
+            Err(error) => {
+                self.put_back(issue, slot);
+                Arrival { issue, result: Err(error), bytes: 0 }
+            }
+        }
+    }
+
+    /// Lends a filled ring buffer to the caller.
+    pub fn lend(&mut self, slot: SlotId) -> Option<Filled> {
+        match std::mem::replace(&mut self.ring[slot.0 as usize], Buffer::Away) {
+            Buffer::Full(filled) => Some(filled),
+            other => {
+                self.ring[slot.0 as usize] = other;
+                None
+            }
+        }
+    }
+
+    /// Takes it back.
+    pub fn give_back(&mut self, slot: SlotId, filled: Filled) {
+        self.ring[slot.0 as usize] = Buffer::Empty(filled.slot);
+    }
+}
+
+fn arena(bytes: u64) -> Result<Arena, ResidencyError> {
+    Arena::new(to_usize(bytes)?)
+        .map_err(|source| ResidencyError::System { what: "memory for weights", source })
+}
+
+fn to_usize(bytes: u64) -> Result<usize, ResidencyError> {
+    usize::try_from(bytes)
+        .map_err(|_| ResidencyError::Unknown { what: format!("a buffer of {bytes} bytes") })
+}
+
+/// One buffer per pinned extent, cut from one arena in order of use.
+fn pinned_slots(plan: &Plan) -> Result<Vec<Option<Slot>>, ResidencyError> {
+    let mut slots: Vec<Option<Slot>> = plan.extents().iter().map(|_| None).collect();
+    let pinned = |id: ExtentId| plan.placement(id) == Some(Placement::Pinned);
+    let span = |x: &Extent| {
+        let r = x.aligned(PAGE_BYTES);
+        r.end - r.start
+    };
+    let sum: u64 = plan.extents().iter().filter(|x| pinned(x.id)).map(span).sum();
+    if sum == 0 {
+        return Ok(slots);
+    }
+    let mut rest = Some(arena(sum)?.into_slot());
+    for x in plan.extents().iter().filter(|x| pinned(x.id)) {
+        let cut = rest.take().map(|r| r.split_at(to_usize(span(x)).unwrap_or(usize::MAX)));
+        match cut {
+            Some(Ok((slot, behind))) => {
+                slots[x.id.index()] = Some(slot);
+                rest = Some(behind);
+            }
+            _ => return Err(ResidencyError::Stalled { id: x.id }),
+        }
+    }
+    Ok(slots)
+}
+
+const PINNED: u32 = u32::MAX;
+
+fn token(issue: Issue) -> u64 {
+    let to = match issue.to {
+        Destination::Slot(slot) => slot.0,
+        Destination::Pinned => PINNED,
+    };
+    u64::from(issue.extent.0) << 32 | u64::from(to)
+}
+
+fn issue(token: u64) -> Issue {
+    let to = match token as u32 {
+        PINNED => Destination::Pinned,
+        slot => Destination::Slot(SlotId(slot)),
+    };
+    Issue { extent: ExtentId((token >> 32) as u32), to }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_carry_the_issue() {
+        for to in [Destination::Pinned, Destination::Slot(SlotId(0)), Destination::Slot(SlotId(77))]
+        {
+            for extent in [0, 1, u32::MAX] {
+                let i = Issue { extent: ExtentId(extent), to };
+                assert_eq!(issue(token(i)), i);
+            }
+        }
+    }
+}

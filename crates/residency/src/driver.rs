@@ -1,0 +1,352 @@
+//! The driver: the schedule and the lanes it sends reads down.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use lowtide_mapping::{Backend, DirectFile, Error, QueueOptions};
+
+use crate::direct::{Arrival, DirectLane, Filled};
+use crate::error::ResidencyError;
+use crate::extent::{Extent, ExtentId};
+use crate::mapped::{MappedLane, Populated};
+use crate::plan::{PinnedIn, Placement, Plan, Streaming};
+use crate::ring::SlotId;
+use crate::schedule::{Depth, Destination, Issue, Schedule};
+use crate::stats::PassStats;
+use crate::store::{Keep, Residence, Source, Store, StoreOptions};
+use crate::watch::Watch;
+
+/// Whom to wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lane {
+    /// Whoever fills the ring.
+    Ring,
+    /// Whoever brings in pinned extents.
+    Pinned,
+}
+
+impl From<Destination> for Lane {
+    fn from(to: Destination) -> Lane {
+        match to {
+            Destination::Slot(_) => Lane::Ring,
+            Destination::Pinned => Lane::Pinned,
+        }
+    }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    Arrived,
+    NothingUnderWay,
+    TimedOut,
+}
+
+/// Populates of pinned extents under way at once: with 8 MB tiles, 128 MB of reading ahead.
+const POPULATES_MAX: u32 = 16;
+
+pub(crate) struct Driver {
+    pub schedule: Schedule,
+    direct: Option<DirectLane>,
+    mapped: Option<MappedLane>,
+    streaming: Streaming,
+    pinned_in: PinnedIn,
+    errors: HashMap<ExtentId, ResidencyError>,
+    /// Mapped streaming: the tile whose pages a slot stands for.
+    in_slot: Vec<Option<u32>>,
+    figures: PassStats,
+    pinned_bytes: u64,
+    locked_bytes: u64,
+    /// Since when at least one read has been under way.
+    busy_since: Option<Instant>,
+    watch: Watch,
+}
+
+impl Driver {
+    pub fn open(
+        sources: &[Source],
+        plan: &Plan,
+        options: &StoreOptions,
+    ) -> Result<Driver, ResidencyError> {
+        let (streaming, pinned_in) = (plan.input.streaming, plan.input.pinned_in);
+        let streams = !plan.is_all_resident();
+        let pins = plan.sums.pinned_bytes > 0;
+        let is_direct =
+            (streaming == Streaming::Direct && streams) || (pinned_in == PinnedIn::Arena && pins);
+        let is_mapped =
+            (streaming == Streaming::Mapped && streams) || (pinned_in == PinnedIn::Mapping && pins);
+        let queue_depth = plan.input.ring.queue_depth;
+        let direct = if is_direct {
+            let options = QueueOptions {
+                backend: options.reader,
+                depth: queue_depth as usize,
+                piece_bytes: options.piece_bytes,
+                ..QueueOptions::default()
+            };
+            Some(DirectLane::open(direct_files(sources)?, plan, options)?)
+        } else {
+            None
+        };
+        let mapped = if is_mapped {
+            Some(MappedLane::open(sources, plan, options.keep == Keep::Lock)?)
+        } else {
+            None
+        };
+        let depth = Depth {
+            // Twice what the disk works on: the next reads are with the queue before the last come
+            // back, and little is under way for nothing when a pass is given up.
+            slots: queue_depth.saturating_mul(2),
+            pinned: POPULATES_MAX,
+            shared: (streaming == Streaming::Direct) == (pinned_in == PinnedIn::Arena),
+        };
+        Ok(Driver {
+            schedule: Schedule::new(plan, depth),
+            direct,
+            mapped,
+            streaming,
+            pinned_in,
+            errors: HashMap::new(),
+            in_slot: vec![None; plan.slots as usize],
+            figures: PassStats::default(),
+            pinned_bytes: 0,
+            locked_bytes: 0,
+            busy_since: None,
+            watch: Watch::new(plan.sums.ring_bytes),
+        })
+    }
+
+    pub fn reader(&self) -> Option<Backend> {
+        self.direct.as_ref().map(DirectLane::backend)
+    }
+
+    /// Has pinned pages that were taken away brought in again; true if there were any.
+    pub fn reload_if_lost(&mut self, store: &Store) -> bool {
+        let in_mapping = self.pinned_in == PinnedIn::Mapping;
+        if !in_mapping || !self.schedule.pinned_complete() || !self.watch.is_loss() {
+            return false;
+        }
+        for x in store.plan.extents().iter() {
+            store.set_here(x.id, false);
+        }
+        self.schedule.reload_pinned();
+        self.pinned_bytes = 0;
+        true
+    }
+
+    /// Takes what has come back and starts what can be started; does not wait. True if there was
+    /// anything.
+    pub fn pump(&mut self, store: &Store) -> bool {
+        let mut progress = false;
+        while let Some(arrival) = self.poll_direct() {
+            self.settle_direct(store, arrival);
+            progress = true;
+        }
+        while let Some(done) = self.mapped.as_mut().and_then(|m| m.poll().ok().flatten()) {
+            self.settle_mapped(store, done);
+            progress = true;
+        }
+        while let Some(issue) = self.schedule.next_issue() {
+            progress = true;
+            let x = store.plan.extents()[issue.extent.index()];
+            if let Err(error) = self.start(store, &x, issue) {
+                self.fail(&x, issue, error);
+            }
+        }
+        // What was started goes to the kernel now, not when somebody waits.
+        while let Some(arrival) = self.poll_direct() {
+            self.settle_direct(store, arrival);
+        }
+        self.count_busy();
+        progress
+    }
+
+    /// If the kernel refuses io_uring's own call, there is nothing to take, and whoever waits next
+    /// is told.
+    fn poll_direct(&mut self) -> Option<Arrival> {
+        self.direct.as_mut()?.poll().ok().flatten()
+    }
+
+    fn start(&mut self, store: &Store, x: &Extent, issue: Issue) -> Result<(), ResidencyError> {
+        let is_direct = match issue.to {
+            Destination::Slot(slot) => {
+                self.drop_slot(&store.plan, slot)?;
+                self.streaming == Streaming::Direct
+            }
+            Destination::Pinned => self.pinned_in == PinnedIn::Arena,
+        };
+        let fault = |source| ResidencyError::Read { extent: *x, source };
+        match (is_direct, &mut self.direct, &mut self.mapped) {
+            (true, Some(direct), _) => direct.start(x, issue).map_err(fault),
+            (false, _, Some(mapped)) => {
+                if let (Destination::Slot(slot), Some(Placement::Streamed(tile))) =
+                    (issue.to, store.plan.placement(x.id))
+                {
+                    self.in_slot[slot.0 as usize] = Some(tile);
+                }
+                mapped.start(x, issue, issue.to == Destination::Pinned)
+            }
+            _ => Err(ResidencyError::Stalled { id: x.id }),
+        }
+    }
+
+    /// Mapped streaming: drops the tile that a slot stood for, unless another slot stands for the
+    /// same tile by now.
+    fn drop_slot(&mut self, plan: &Plan, slot: SlotId) -> Result<(), ResidencyError> {
+        if self.streaming != Streaming::Mapped {
+            return Ok(());
+        }
+        let Some(tile) = self.in_slot.get_mut(slot.0 as usize).and_then(Option::take) else {
+            return Ok(());
+        };
+        if self.in_slot.contains(&Some(tile)) {
+            return Ok(());
+        }
+        let x = plan.streamed().get(tile as usize).map(|id| plan.extents()[id.index()]);
+        match (&mut self.mapped, x) {
+            (Some(mapped), Some(x)) => mapped.drop_behind(&x, tile),
+            _ => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, x: &Extent, issue: Issue, error: ResidencyError) {
+        self.errors.insert(x.id, error);
+        self.schedule.completed(issue, false);
+    }
+
+    fn settle_direct(&mut self, store: &Store, arrival: Arrival) {
+        let Arrival { issue, result, bytes } = arrival;
+        self.figures.direct_bytes += bytes;
+        let x = store.plan.extents()[issue.extent.index()];
+        match result {
+            Ok(filled) => {
+                if let (Some(filled), Some(Residence::Arena(place))) =
+                    (filled, store.residence.get(x.id.index()))
+                {
+                    // Set once: a pinned extent is read once into its own buffer.
+                    let _ = place.set(filled);
+                    self.pinned_bytes += x.len;
+                }
+                self.schedule.completed(issue, true);
+            }
+            Err(source) => {
+                self.fail(&x, issue, ResidencyError::Read { extent: x, source });
+            }
+        }
+    }
+
+    fn settle_mapped(&mut self, store: &Store, done: Populated) {
+        let Populated { issue, result, locked } = done;
+        let x = store.plan.extents()[issue.extent.index()];
+        match result {
+            Ok(()) => {
+                self.figures.populated_bytes += x.len;
+                if issue.to == Destination::Pinned {
+                    self.pinned_bytes += x.len;
+                    self.locked_bytes += if locked { x.len } else { 0 };
+                    store.set_here(x.id, true);
+                }
+                self.schedule.completed(issue, true);
+                if self.schedule.pinned_complete() {
+                    self.watch.begin();
+                }
+            }
+            Err(source) => {
+                self.fail(&x, issue, ResidencyError::Read { extent: x, source });
+            }
+        }
+    }
+
+    /// Sleeps until something arrives in a lane.
+    pub fn wait(
+        &mut self,
+        store: &Store,
+        lane: Lane,
+        deadline: Duration,
+    ) -> Result<Wait, ResidencyError> {
+        let is_direct = match lane {
+            Lane::Ring => self.streaming == Streaming::Direct,
+            Lane::Pinned => self.pinned_in == PinnedIn::Arena,
+        };
+        let wait = match (is_direct, &mut self.direct, &mut self.mapped) {
+            (true, Some(direct), _) => match direct.wait(deadline) {
+                Ok(Some(arrival)) => {
+                    self.settle_direct(store, arrival);
+                    Wait::Arrived
+                }
+                Ok(None) => Wait::NothingUnderWay,
+                Err(Error::Hung { .. }) => Wait::TimedOut,
+                Err(source) => {
+                    return Err(ResidencyError::System { what: "direct reads", source });
+                }
+            },
+            (false, _, Some(mapped)) if mapped.is_idle() => Wait::NothingUnderWay,
+            (false, _, Some(mapped)) => match mapped.wait(deadline)? {
+                Some(done) => {
+                    self.settle_mapped(store, done);
+                    Wait::Arrived
+                }
+                None => Wait::TimedOut,
+            },
+            _ => Wait::NothingUnderWay,
+        };
+        self.count_busy();
+        Ok(wait)
+    }
+
+    /// The reason why an extent could not be had; it is read again when it is wanted again.
+    pub fn take_error(&mut self, x: &Extent, to: Destination) -> ResidencyError {
+        self.schedule.retry(x.id, to);
+        self.errors.remove(&x.id).unwrap_or(ResidencyError::Stalled { id: x.id })
+    }
+
+    pub fn lend(&mut self, slot: SlotId) -> Option<Filled> {
+        self.direct.as_mut()?.lend(slot)
+    }
+
+    pub fn release(&mut self, plan: &Plan, slot: SlotId, filled: Option<Filled>) {
+        if let (Some(filled), Some(direct)) = (filled, &mut self.direct) {
+            direct.give_back(slot, filled);
+        }
+        // A helper that has died is found out by whoever waits for it.
+        let _ = self.drop_slot(plan, slot);
+        self.schedule.release(slot);
+    }
+
+    /// Nothing is streamed and everything pinned is there: no more to do.
+    pub fn is_settled(&self) -> bool {
+        self.schedule.ring().slots().is_empty() && self.schedule.pinned_complete()
+    }
+
+    pub fn pinned_figures(&self) -> (u64, u64) {
+        (self.pinned_bytes, self.locked_bytes)
+    }
+
+    fn count_busy(&mut self) {
+        let now = Instant::now();
+        if let Some(since) = self.busy_since {
+            self.figures.disk_busy_s += (now - since).as_secs_f64();
+        }
+        let idle = self.direct.as_ref().is_none_or(DirectLane::is_idle)
+            && self.mapped.as_ref().is_none_or(MappedLane::is_idle);
+        self.busy_since = (!idle).then_some(now);
+    }
+
+    /// Moves the lanes' figures into the pass's.
+    pub fn take_figures(&mut self, pass: &mut PassStats) {
+        pass.add(&std::mem::take(&mut self.figures));
+    }
+
+    /// The end: what was brought into the page cache for streaming goes.
+    pub fn close(&mut self, plan: &Plan) {
+        for i in 0..self.in_slot.len() {
+            let _ = self.drop_slot(plan, SlotId(i as u32));
+        }
+    }
+}
+
+/// The files, opened a second time for direct reads.
+pub(crate) fn direct_files(sources: &[Source]) -> Result<Vec<DirectFile>, ResidencyError> {
+    let open = |s: &Source| DirectFile::of(s.file.file());
+    let files: Result<Vec<_>, _> = sources.iter().map(open).collect();
+    files.map_err(|source| ResidencyError::System { what: "opening for direct reads", source })
+}

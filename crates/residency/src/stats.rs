@@ -1,0 +1,65 @@
+//! What the store has done.
+
+/// Figures of one pass, or of all.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct PassStats {
+    /// From `begin_pass` to `end_pass`.
+    pub seconds: f64,
+    /// Of which: the caller waited in `acquire`.
+    pub wait_s: f64,
+    /// Times it had to wait.
+    pub waits: u64,
+    /// Bytes that direct reads delivered: weights used, and read ahead for the next pass.
+    pub direct_bytes: u64,
+    /// Bytes of the mapping asked to be brought in (less of it was read where it was in the page
+    /// cache already).
+    pub populated_bytes: u64,
+    /// Bytes of single rows read.
+    pub row_bytes: u64,
+    /// Seconds in which at least one read was under way, as far as the caller's calls showed.
+    pub disk_busy_s: f64,
+    /// Extents acquired.
+    pub acquired: u64,
+}
+
+impl PassStats {
+    /// Bytes brought in, by whatever way.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.direct_bytes + self.populated_bytes + self.row_bytes
+    }
+
+    /// Bandwidth seen while reads were under way; 0 if none were.
+    #[must_use]
+    pub fn disk_bytes_per_s(&self) -> f64 {
+        if self.disk_busy_s > 0.0 { self.read_bytes() as f64 / self.disk_busy_s } else { 0.0 }
+    }
+
+    pub(crate) fn add(&mut self, other: &PassStats) {
+        self.seconds += other.seconds;
+        self.wait_s += other.wait_s;
+        self.waits += other.waits;
+        self.direct_bytes += other.direct_bytes;
+        self.populated_bytes += other.populated_bytes;
+        self.row_bytes += other.row_bytes;
+        self.disk_busy_s += other.disk_busy_s;
+        self.acquired += other.acquired;
+    }
+}
+
+/// Figures since the store was opened.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct StoreStats {
+    /// Passes ended.
+    pub passes: u64,
+    /// The last of them.
+    pub last: PassStats,
+    /// All of them.
+    pub total: PassStats,
+    /// Bytes of pinned extents that are there.
+    pub pinned_bytes: u64,
+    /// Of which locked in memory.
+    pub locked_bytes: u64,
+    /// Times that pinned pages had been taken away and were brought in again.
+    pub reloads: u64,
+}
