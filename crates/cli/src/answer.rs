@@ -104,11 +104,13 @@ impl Answering<'_> {
         if prefilled {
             out.times.prefill = Timed { tokens: prompt.len(), seconds: prefill_s };
             out.times.first_token_s = prefill_s;
-            let read_before = self.read_bytes();
+            let before = self.engine.store().stats().total;
             let begun = Instant::now();
             out.finish = self.decode(&mut out, &mut text, emit)?;
             out.times.decode.seconds = begun.elapsed().as_secs_f64();
-            out.times.decode_read_bytes = self.read_bytes() - read_before;
+            let after = self.engine.store().stats().total;
+            out.times.decode_read_bytes = after.read_bytes() - before.read_bytes();
+            out.times.decode_disk_s = after.disk_busy_s - before.disk_busy_s;
         }
         let rest = text.finish();
         out.text.push_str(&rest);
@@ -179,10 +181,6 @@ impl Answering<'_> {
             Err(Error::Stopped) => Ok(false),
             Err(error) => Err(failure(&error, Phase::Running)),
         }
-    }
-
-    fn read_bytes(&self) -> u64 {
-        self.engine.store().stats().total.read_bytes()
     }
 }
 

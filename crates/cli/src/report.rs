@@ -54,6 +54,8 @@ pub struct IoReport {
     pub disk_bytes_per_s: f64,
     pub wait_s: f64,
     pub compute_s: f64,
+    /// Opening, sampling, writing the text: the rest of the time from start to end.
+    pub other_s: f64,
     pub expert_hits: u64,
     pub expert_misses: u64,
 }
@@ -108,8 +110,10 @@ pub struct Times {
     pub first_token_s: f64,
     pub prefill: Timed,
     pub decode: Timed,
-    /// Bytes read meanwhile.
+    /// Bytes read while tokens were decoded.
     pub decode_read_bytes: u64,
+    /// Seconds of that with at least one read under way.
+    pub decode_disk_s: f64,
 }
 
 impl Report {
@@ -119,8 +123,10 @@ impl Report {
         let budget = budget_report(engine.budget());
         let io = io_report(engine, times);
         let decode_tok_s = rate(times.decode.tokens, times.decode.seconds);
-        let bound = (budget.streamed_bytes > 0 && io.disk_bytes_per_s > 0.0)
-            .then(|| io.disk_bytes_per_s / budget.streamed_bytes as f64);
+        // The disk as it was meanwhile: it can be twice as fast as when the model came in.
+        let disk_bytes_per_s = times.decode_read_bytes as f64 / times.decode_disk_s;
+        let bound = (budget.streamed_bytes > 0 && disk_bytes_per_s.is_finite())
+            .then(|| disk_bytes_per_s / budget.streamed_bytes as f64);
         Self {
             model: ModelReport {
                 path: path.to_owned(),
@@ -236,24 +242,26 @@ impl Report {
         if io.read_bytes == 0 {
             return None;
         }
-        let total_s = (io.wait_s + io.compute_s).max(1e-9);
+        let total_s = (io.wait_s + io.compute_s + io.other_s).max(1e-9);
+        let part = |name: &str, seconds: f64| {
+            format!("{name} {} ({:.0} %)", human::seconds(seconds), 100.0 * seconds / total_s)
+        };
         let mut line = format!(
-            "{} read ({} a token) {}, waited {} ({:.0} %), computed {} ({:.0} %)",
+            "{} read ({} a token) {}, {}, {}, {}",
             human::bytes(io.read_bytes),
             human::bytes(io.read_bytes_per_token),
             match io.backend {
                 "mapped" => "through the mapping".to_owned(),
                 reader => format!("by {reader}"),
             },
-            human::seconds(io.wait_s),
-            100.0 * io.wait_s / total_s,
-            human::seconds(io.compute_s),
-            100.0 * io.compute_s / total_s,
+            part("waited", io.wait_s),
+            part("computed", io.compute_s),
+            part("other", io.other_s),
         );
         if let Some((bound, achieved)) = self.bound.decode_tok_s.zip(self.bound.achieved) {
             line.push_str(&format!(
                 "; the disk at {}/s allows {bound:.2} tokens/s, {:.0} % of that reached",
-                human::bytes(io.disk_bytes_per_s as u64),
+                human::bytes((bound * self.budget.streamed_bytes as f64) as u64),
                 100.0 * achieved
             ));
         }
@@ -291,6 +299,9 @@ fn io_report(engine: &Engine, times: &Times) -> IoReport {
         disk_bytes_per_s: stats.total.disk_bytes_per_s(),
         wait_s: stats.total.wait_s,
         compute_s: (stats.total.seconds - stats.total.wait_s).max(0.0),
+        other_s: (times.load_s + times.prefill.seconds + times.decode.seconds
+            - stats.total.seconds)
+            .max(0.0),
         expert_hits: 0,
         expert_misses: 0,
     }

@@ -5,7 +5,7 @@
 pub struct PassStats {
     /// From `begin_pass` to `end_pass`.
     pub seconds: f64,
-    /// Of which: the caller waited in `acquire`.
+    /// Of which: the caller waited for bytes, of tiles or of rows.
     pub wait_s: f64,
     /// Times it had to wait.
     pub waits: u64,

@@ -1,0 +1,133 @@
+//! What happens to a run whose file fails, shrinks or changes under it: an error and exit status 1 within
+//! a second, never a signal, never a wrong word.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod failing_fs;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::{Folder, Ran, assert_error, lowtide, ran};
+use failing_fs::FailingFs;
+use lowtide_bench::synth::{self, Mix, Shape, Spec};
+
+/// Well below the file's size, so that most of it is read again for every token.
+const STREAMED: &str = "72MB";
+const FILE_BYTES: u64 = 160_000_000;
+/// A second for lowtide, and one for a machine that runs other tests besides.
+const ERROR_MAX: Duration = Duration::from_secs(2);
+
+/// Three models of 160 MB at once would make these tests about memory.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn model(folder: &Folder) -> PathBuf {
+    let path = folder.join("model.gguf");
+    let mix = Mix::named("q4_0").unwrap();
+    let spec = Spec::new(Shape::of_bytes(FILE_BYTES, &mix).unwrap(), mix);
+    synth::write_file(&spec, &path, &mut |_| {}).unwrap();
+    path
+}
+
+/// A run that goes on for longer than any test, seen to have begun its answer.
+fn begun(model: &Path, options: &[&str]) -> Child {
+    let mut command = lowtide(model.parent().unwrap());
+    command.arg("run").arg(model).args(["--ids", "1,2,3", "--ignore-eos", "--temp", "0"]);
+    command.args(["--ctx", "400", "--threads", "1"]).args(options);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 1];
+    if child.stdout.as_mut().unwrap().read_exact(&mut first).is_err() {
+        let ran = ran(child.wait_with_output().unwrap());
+        panic!("{options:?}: no answer began: {}", ran.stderr);
+    }
+    child
+}
+
+/// Waits for the end, and says how long that took.
+fn ended(child: Child) -> (Ran, Duration) {
+    let begin = Instant::now();
+    let mut ran = ran(child.wait_with_output().unwrap());
+    // The answer before the fault is not at issue.
+    ran.stdout.clear();
+    (ran, begin.elapsed())
+}
+
+/// Does harm to a run under way and expects the error for it.
+#[track_caller]
+fn fails(model: &Path, options: &[&str], harm: impl FnOnce()) {
+    let child = begun(model, options);
+    harm();
+    let (ran, took) = ended(child);
+    assert_error(&ran, 1);
+    assert!(took < ERROR_MAX, "{options:?}: the error took {took:?}: {}", ran.stderr);
+}
+
+#[test]
+fn a_disk_that_fails_in_the_middle_is_an_error() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Folder::new();
+    let file = model(&folder);
+    for io in ["direct", "mapped"] {
+        let at = folder.join("mounted");
+        std::fs::create_dir_all(&at).unwrap();
+        let Some(fs) = FailingFs::mount(&file, &at) else { return };
+        let options = ["--io", io, "--memory", STREAMED];
+        fails(&at.join(failing_fs::NAME), &options, || fs.fail());
+    }
+}
+
+/// Streamed either way, or all in memory.
+const WAYS: [&[&str]; 3] = [
+    &["--io", "direct", "--memory", STREAMED],
+    &["--io", "mapped", "--memory", STREAMED],
+    &["--memory", "auto"],
+];
+
+#[test]
+fn a_file_cut_short_is_an_error() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for way in WAYS {
+        let folder = Folder::new();
+        let file = model(&folder);
+        fails(&file, way, || {
+            let open = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+            open.set_len(1_000_000).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_file_overwritten_in_place_is_an_error() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for way in WAYS {
+        let folder = Folder::new();
+        let file = model(&folder);
+        fails(&file, way, || {
+            use std::os::unix::fs::FileExt;
+            let open = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+            open.write_all_at(&[0x55; 8192], FILE_BYTES / 2).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_file_replaced_by_rename_is_none_of_the_runs_business() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for way in WAYS {
+        let folder = Folder::new();
+        let file = model(&folder);
+        let options = [way, &["--max-tokens", "40"]].concat();
+        let undisturbed = begun(&file, &options).wait_with_output().unwrap();
+        let other = folder.join("other.gguf");
+        std::fs::write(&other, b"something else").unwrap();
+        let child = begun(&file, &options);
+        std::fs::rename(&other, &file).unwrap();
+        let disturbed = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&disturbed.stderr);
+        assert_eq!(disturbed.status.code(), Some(0), "{errors}");
+        assert_eq!(disturbed.stdout, undisturbed.stdout, "{way:?}");
+    }
+}
