@@ -30,6 +30,7 @@ mod scratch;
 pub mod session;
 mod slots;
 pub mod stop;
+mod touched;
 
 pub use budget::{Budget, FixedCosts, MemoryLimit};
 pub use engine::{Engine, Io, LoadOptions};
