@@ -157,7 +157,9 @@ impl Planner<'_> {
 
     fn finish(&self, weights: u64, fixed: FixedCosts, sizes: Sizes) -> Result<Planned, Error> {
         let mut bound = self.model.bound.clone();
-        let tiling = bound.cut(tile_target_bytes(weights))?;
+        // Capped far below 2^32 by the configuration's limits.
+        let used = self.model.config.experts.as_ref().map_or(0, |experts| experts.used as u32);
+        let tiling = bound.cut(tile_target_bytes(weights), used)?;
         let input = crate::open_store::plan_input(self.model, weights, self.options.io)?;
         match Plan::new(tiling.extents, input) {
             Ok(plan) => {
@@ -166,6 +168,7 @@ impl Planner<'_> {
                     given: self.given,
                     pinned_bytes: plan.sums.pinned_bytes,
                     ring_bytes: plan.sums.ring_bytes,
+                    expert_cache_bytes: plan.sums.expert_bytes,
                     table_bytes: plan.sums.overhead_bytes,
                     streamed_bytes: plan.sums.streamed_bytes,
                     fixed,

@@ -57,7 +57,8 @@ fn run(path: &Path, way: Way) -> (Vec<Vec<u32>>, Vec<u32>, bool) {
         ids.push(best as u32);
         next = vec![best as u32];
     }
-    (bits, ids, engine.budget().streamed_bytes > 0)
+    let budget = engine.budget();
+    (bits, ids, budget.streamed_bytes > 0 || budget.expert_cache_bytes > 0)
 }
 
 /// The smallest budget the engine takes for this file: it refuses 1 byte with the floor.
