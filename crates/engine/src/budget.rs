@@ -72,7 +72,9 @@ pub struct Budget {
     pub pinned_bytes: u64,
     /// The ring that streamed weights pass through.
     pub ring_bytes: u64,
-    /// Page tables and bookkeeping for the two above.
+    /// The cache of experts.
+    pub expert_cache_bytes: u64,
+    /// Page tables and bookkeeping for the above.
     pub table_bytes: u64,
     /// What does not depend on the weights.
     pub fixed: FixedCosts,

@@ -134,12 +134,14 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Begins a pass; without logits the output matrix is passed over.
-    pub(crate) fn begin_pass(&mut self, without_logits: bool) -> Result<(), Error> {
+    /// Begins a pass of `tokens` tokens; without logits the output matrix is passed over.
+    pub(crate) fn begin_pass(&mut self, tokens: usize, without_logits: bool) -> Result<(), Error> {
         let output = self.bound.output.tiles.clone();
         let first = output.start.min(self.tiles.len() - 1);
         let head = self.tiles[first].extent;
-        Ok(self.store.begin_pass(|id| without_logits && id.index() >= head.index())?)
+        // Batches have some thousand tokens at most.
+        let tokens = tokens as u32;
+        Ok(self.store.begin_pass_of(tokens, |id| without_logits && id.index() >= head.index())?)
     }
 
     pub(crate) fn end_pass(&mut self) -> Result<(), Error> {

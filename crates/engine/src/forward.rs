@@ -35,7 +35,7 @@ impl Batch<'_> {
     /// Runs the batch. Afterwards the scratch's `x` holds the last layer's output of the wanted
     /// tokens, and the KV cache the batch's keys and values.
     pub(crate) fn run(&mut self, ids: &[u32]) -> Result<(), Error> {
-        self.engine.begin_pass(self.wanted.is_empty())?;
+        self.engine.begin_pass(self.tokens, self.wanted.is_empty())?;
         self.embed(ids)?;
         let layers = self.engine.bound.layers.len();
         for index in 0..layers {

@@ -108,12 +108,12 @@ pub struct Store {
     pub(crate) sources: Vec<Source>,
     pub(crate) residence: Vec<Residence>,
     options: StoreOptions,
-    driver: RefCell<Driver>,
+    pub(crate) driver: RefCell<Driver>,
     rows: RefCell<Option<RowReader>>,
     /// Pinned extents are all there and nothing is streamed: the driver has nothing to do.
     settled: Cell<bool>,
     checked: Cell<Instant>,
-    pass: RefCell<PassStats>,
+    pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,
     pass_began: Cell<Option<Instant>>,
 }
@@ -182,12 +182,27 @@ impl Store {
     /// # Errors
     /// [`ResidencyError::Changed`] if a file is no longer what it was.
     pub fn begin_pass(&self, skipped: impl Fn(ExtentId) -> bool) -> Result<(), ResidencyError> {
+        self.begin_pass_of(1, skipped)
+    }
+
+    /// The same for a pass of so many tokens.
+    ///
+    /// # Errors
+    /// As [`Store::begin_pass`].
+    pub fn begin_pass_of(
+        &self,
+        tokens: u32,
+        skipped: impl Fn(ExtentId) -> bool,
+    ) -> Result<(), ResidencyError> {
         self.check_files()?;
         *self.pass.borrow_mut() = PassStats::default();
         self.pass_began.set(Some(Instant::now()));
         let mut driver = self.driver.borrow_mut();
         self.reload_if_lost(&mut driver);
         driver.schedule.begin_pass(skipped);
+        if let Some(experts) = &mut driver.experts {
+            experts.begin_pass(tokens);
+        }
         driver.pump(self);
         self.settled.set(driver.is_settled());
         Ok(())
@@ -258,7 +273,7 @@ impl Store {
         }
     }
 
-    fn mapped_bytes(&self, x: &Extent) -> Result<&[u8], ResidencyError> {
+    pub(crate) fn mapped_bytes(&self, x: &Extent) -> Result<&[u8], ResidencyError> {
         let mapping = &self.sources[x.source.0 as usize].mapping;
         let fault = |source| ResidencyError::Read { extent: *x, source };
         mapping.bytes(byte_range(x)?).map_err(fault)
@@ -299,7 +314,12 @@ impl Store {
 
     /// Makes progress towards an extent: what can be done at once, else sleeps until something
     /// arrives (true).
-    fn wait(&self, driver: &mut Driver, x: &Extent, lane: Lane) -> Result<bool, ResidencyError> {
+    pub(crate) fn wait(
+        &self,
+        driver: &mut Driver,
+        x: &Extent,
+        lane: Lane,
+    ) -> Result<bool, ResidencyError> {
         if driver.pump(self) {
             return Ok(false);
         }
@@ -414,7 +434,7 @@ impl Store {
         result
     }
 
-    fn check_now_and_then(&self) -> Result<(), ResidencyError> {
+    pub(crate) fn check_now_and_then(&self) -> Result<(), ResidencyError> {
         if self.checked.get().elapsed() < self.options.check_interval {
             return Ok(());
         }
@@ -448,7 +468,8 @@ impl Store {
     /// Bytes of weights in memory now: pinned ones that are there, and the ring.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        self.driver.borrow().pinned_figures().0 + self.plan.sums.ring_bytes
+        let sums = &self.plan.sums;
+        self.driver.borrow().pinned_figures().0 + sums.ring_bytes + sums.expert_bytes
     }
 
     /// Marks a pinned extent of the mapping as there, or not.
