@@ -24,6 +24,7 @@
 //! have, `probe` the one we do.
 #![forbid(unsafe_code)]
 
+mod board;
 mod direct;
 mod driver;
 mod error;
@@ -47,6 +48,7 @@ mod store;
 mod test_rng;
 mod watch;
 
+pub use board::{Board, Glance, Whereabouts};
 pub use error::{PlanError, ResidencyError};
 pub use extent::{
     Bytes, Extent, ExtentId, Extents, SourceId, TILE_ROW_GROUP, Use, tile_rows, tile_target_bytes,
