@@ -21,7 +21,6 @@ mod report;
 mod signals;
 mod size;
 mod store;
-mod text_stream;
 mod watch;
 
 use std::process::ExitCode;

@@ -33,6 +33,8 @@ pub struct FixedCosts {
     pub scratch_bytes: u64,
     /// Norms and biases, kept as f32.
     pub vector_bytes: u64,
+    /// What the caller claims later.
+    pub caller_bytes: u64,
 }
 
 impl FixedCosts {
@@ -45,6 +47,7 @@ impl FixedCosts {
             self.kv_bytes,
             self.scratch_bytes,
             self.vector_bytes,
+            self.caller_bytes,
             KERNEL_RESERVE_BYTES,
         ]
         .into_iter()

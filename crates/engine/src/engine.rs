@@ -1,5 +1,7 @@
 //! The engine: an opened model, a plan for its budget, the threads and the store.
 
+use std::sync::Arc;
+
 use lowtide_kernels::attention::KvFormat;
 use lowtide_kernels::compute::Compute;
 use lowtide_kernels::format::dequantize;
@@ -7,7 +9,7 @@ use lowtide_kernels::isa::Isa;
 use lowtide_kernels::quantize::Keep;
 use lowtide_kernels::rope::RopeTable;
 use lowtide_model::ModelConfig;
-use lowtide_residency::Store;
+use lowtide_residency::{Board, Store};
 use lowtide_tokenizer::Tokenizer;
 
 use crate::bind::{Bound, Tile, Vector};
@@ -52,6 +54,9 @@ pub struct LoadOptions {
     pub tokens_needed: usize,
     /// Rows of logits that one batch gives at most.
     pub logit_rows: usize,
+    /// Memory that the caller will claim later (a server's queues and buffers): part of the budget,
+    /// left alone here.
+    pub caller_bytes: u64,
 }
 
 impl Default for LoadOptions {
@@ -65,6 +70,7 @@ impl Default for LoadOptions {
             prompt_tokens: planner::BATCH_RESIDENT,
             tokens_needed: 0,
             logit_rows: 1,
+            caller_bytes: 0,
         }
     }
 }
@@ -248,6 +254,11 @@ impl Engine {
     /// each layer, in tokens.
     pub fn set_progress(&mut self, progress: Option<Box<Progress>>) {
         self.progress = progress;
+    }
+
+    /// Notes on `board` where the model's extents are from now on.
+    pub fn watch(&mut self, board: Arc<Board>) {
+        self.store.watch(board);
     }
 
     /// The model.

@@ -135,6 +135,7 @@ impl Planner<'_> {
                 + AttentionScratch::new(self.compute.threads(), attend::sizes(config, context))?
                     .bytes() as u64,
             vector_bytes: 4 * self.model.bound.vector_floats as u64,
+            caller_bytes: self.options.caller_bytes,
         };
         let sizes = Sizes { context, batch, logit_rows, kv: self.options.kv, keep: self.keep };
         Ok((self.total.saturating_sub(fixed.total()), fixed, sizes))

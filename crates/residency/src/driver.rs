@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use lowtide_mapping::{Backend, DirectFile, Error, Priority, QueueOptions};
 
+use crate::board::Whereabouts;
 use crate::direct::{Arrival, DirectLane, Filled};
 use crate::error::ResidencyError;
 use crate::experts::Policy;
@@ -140,6 +141,7 @@ impl Driver {
         }
         for x in store.plan.extents().iter() {
             store.set_here(x.id, false);
+            store.board.set(x.id, Whereabouts::Disk);
         }
         self.schedule.reload_pinned();
         self.pinned_bytes = 0;
@@ -254,12 +256,14 @@ impl Driver {
     fn start(&mut self, store: &Store, x: &Extent, issue: Issue) -> Result<(), ResidencyError> {
         let is_direct = match issue.to {
             Destination::Slot(slot) => {
+                store.board.fill_slot(slot.0, x.id);
                 self.drop_slot(&store.plan, slot)?;
                 self.streaming == Streaming::Direct
             }
             Destination::Pinned => self.pinned_in == PinnedIn::Arena,
             Destination::Expert(_) => return Err(ResidencyError::Stalled { id: x.id }),
         };
+        store.board.set(x.id, Whereabouts::Reading);
         let fault = |source| ResidencyError::Read { extent: *x, source };
         match (is_direct, &mut self.direct, &mut self.mapped) {
             (true, Some(direct), _) => {
@@ -314,6 +318,8 @@ impl Driver {
         }
         match result {
             Ok(filled) => {
+                store.board.set(x.id, Whereabouts::Memory);
+                store.board.read(x.len);
                 if let (Some(filled), Some(Residence::Arena(place))) =
                     (filled, store.residence.get(x.id.index()))
                 {
@@ -324,6 +330,7 @@ impl Driver {
                 self.schedule.completed(issue, true);
             }
             Err(source) => {
+                store.board.set(x.id, Whereabouts::Disk);
                 self.fail(&x, issue, ResidencyError::Read { extent: x, source });
             }
         }
@@ -340,6 +347,8 @@ impl Driver {
         match result {
             Ok(()) => {
                 self.figures.populated_bytes += x.len;
+                store.board.set(x.id, Whereabouts::Memory);
+                store.board.read(x.len);
                 if issue.to == Destination::Pinned {
                     self.pinned_bytes += x.len;
                     self.locked_bytes += if locked { x.len } else { 0 };

@@ -24,6 +24,7 @@
 //! have, `probe` the one we do.
 #![forbid(unsafe_code)]
 
+mod board;
 mod direct;
 mod driver;
 mod error;
@@ -49,6 +50,7 @@ mod store_experts;
 mod test_rng;
 mod watch;
 
+pub use board::{Board, Glance, Whereabouts};
 pub use error::{PlanError, ResidencyError};
 pub use experts::ExpertSlots;
 pub use experts::live::ExpertUse;

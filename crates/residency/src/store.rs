@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use lowtide_mapping::{Backend, DirectFile, Mapping, ModelFile, ReadMode};
 
+use crate::board::Board;
 use crate::direct::Filled;
 use crate::driver::{Driver, Lane, Wait};
 use crate::error::ResidencyError;
@@ -116,6 +117,7 @@ pub struct Store {
     pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,
     pass_began: Cell<Option<Instant>>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Store {
@@ -160,7 +162,15 @@ impl Store {
             pass: RefCell::default(),
             stats: Cell::default(),
             pass_began: Cell::new(None),
+            board: Arc::default(),
         })
+    }
+
+    /// Notes on `board` where extents are from now on. What was brought in before is not on it, so
+    /// this is done before the first pass.
+    pub fn watch(&mut self, board: Arc<Board>) {
+        board.reset(self.plan.extents().len(), self.plan.slots as usize);
+        self.board = board;
     }
 
     /// The plan.
@@ -249,6 +259,7 @@ impl Store {
         let Some(x) = self.plan.extents().get(id.index()) else {
             return Err(ResidencyError::Unknown { what: id.to_string() });
         };
+        self.board.used(id);
         if let Some(bytes) = self.resident(x)? {
             if !self.settled.get() {
                 self.poll();
@@ -306,7 +317,9 @@ impl Store {
         };
         if waited {
             let mut pass = self.pass.borrow_mut();
-            pass.wait_s += begin.elapsed().as_secs_f64();
+            let waited = begin.elapsed();
+            self.board.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+            pass.wait_s += waited.as_secs_f64();
             pass.waits += 1;
         }
         Ok(tile)
