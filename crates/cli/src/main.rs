@@ -22,6 +22,7 @@ mod signals;
 mod size;
 mod store;
 mod text_stream;
+mod trace;
 mod watch;
 
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ use crate::budget::{Budget, MemoryLimit};
 use crate::error::Error;
 use crate::forward::usize_of;
 use crate::model_file::Model;
+use crate::moe::RouteWatcher;
 use crate::planner::{self, Planned, Sizes};
 use crate::rotary;
 use crate::scratch::EmbeddingRows;
@@ -85,6 +86,7 @@ pub struct Engine {
     budget: Budget,
     sizes: Sizes,
     progress: Option<Box<Progress>>,
+    pub(crate) routed: Option<Box<RouteWatcher>>,
     pub(crate) passed: Passed,
     vector_bytes: Vec<u8>,
 }
@@ -127,6 +129,7 @@ impl Engine {
             budget,
             sizes,
             progress: None,
+            routed: None,
             passed: Passed::default(),
             vector_bytes: Vec::new(),
         };
@@ -248,6 +251,17 @@ impl Engine {
     /// each layer, in tokens.
     pub fn set_progress(&mut self, progress: Option<Box<Progress>>) {
         self.progress = progress;
+    }
+
+    /// Sets who is told which experts each token uses, layer by layer. It changes no bit.
+    pub fn set_route_watcher(&mut self, watcher: Option<Box<RouteWatcher>>) {
+        self.routed = watcher;
+    }
+
+    /// Layers that have experts.
+    #[must_use]
+    pub fn expert_layers(&self) -> usize {
+        self.store.plan().extents().expert_layers() as usize
     }
 
     /// The model.

@@ -36,6 +36,7 @@ pub use engine::{Engine, Io, LoadOptions};
 pub use error::Error;
 pub use forecast::{Forecast, Forecaster, plan};
 pub use model_file::{Model, Shard};
+pub use moe::{RouteWatcher, Routed};
 pub use sampler_defaults::SamplerDefaults;
 pub use session::{Logits, Session};
 
