@@ -21,6 +21,7 @@ mod report;
 mod signals;
 mod size;
 mod store;
+mod trace;
 mod watch;
 
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ use crate::budget::{Budget, MemoryLimit};
 use crate::error::Error;
 use crate::forward::usize_of;
 use crate::model_file::Model;
+use crate::moe::RouteWatcher;
 use crate::planner::{self, Planned, Sizes};
 use crate::rotary;
 use crate::scratch::EmbeddingRows;
@@ -91,6 +92,7 @@ pub struct Engine {
     budget: Budget,
     sizes: Sizes,
     progress: Option<Box<Progress>>,
+    pub(crate) routed: Option<Box<RouteWatcher>>,
     pub(crate) passed: Passed,
     vector_bytes: Vec<u8>,
 }
@@ -133,6 +135,7 @@ impl Engine {
             budget,
             sizes,
             progress: None,
+            routed: None,
             passed: Passed::default(),
             vector_bytes: Vec::new(),
         };
@@ -259,6 +262,17 @@ impl Engine {
     /// Notes on `board` where the model's extents are from now on.
     pub fn watch(&mut self, board: Arc<Board>) {
         self.store.watch(board);
+    }
+
+    /// Sets who is told which experts each token uses, layer by layer. It changes no bit.
+    pub fn set_route_watcher(&mut self, watcher: Option<Box<RouteWatcher>>) {
+        self.routed = watcher;
+    }
+
+    /// Layers that have experts.
+    #[must_use]
+    pub fn expert_layers(&self) -> usize {
+        self.store.plan().extents().expert_layers() as usize
     }
 
     /// The model.

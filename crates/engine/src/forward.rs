@@ -141,7 +141,9 @@ impl Batch<'_> {
         let s = &mut *self.scratch;
         norm_input(&means, s, layer.ffn_norm, active.clone())?;
         match &layer.ffn {
-            FeedForward::Experts(experts) => moe::mix(&mut means, s, index, experts, n)?,
+            FeedForward::Experts(experts) => {
+                moe::mix(&mut means, s, index, experts, (self.start + active.start, n))?;
+            }
             FeedForward::Dense(block) => {
                 let len = n * block.gate.rows;
                 let (gate, up) = (&mut s.gate[..len], &mut s.up[..len]);

@@ -37,6 +37,7 @@ pub use engine::{Engine, Io, LoadOptions};
 pub use error::Error;
 pub use forecast::{Forecast, Forecaster, plan};
 pub use model_file::{Model, Shard, TensorPlace};
+pub use moe::{RouteWatcher, Routed};
 pub use sampler_defaults::SamplerDefaults;
 pub use session::{Logits, Session};
 pub use text_stream::TextStream;

@@ -26,16 +26,33 @@ use routing::{RouteError, Routes};
 pub(crate) use scratch::MoeScratch;
 use wave::Inputs;
 
-/// Computes layer `index`'s mixture for the `n` tokens whose normed inputs are `s.normed` and
+/// What a layer's router chose.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed<'r> {
+    /// The layer, from 0, those without experts counted.
+    pub layer: usize,
+    /// Position of the first token.
+    pub first_position: usize,
+    /// `[token][expert]`: as many as a token uses, ascending.
+    pub picks: &'r [u32],
+}
+
+/// Told what each router chose.
+pub type RouteWatcher = dyn FnMut(&Routed<'_>) + Send;
+
+/// Computes layer `index`'s mixture for the `n` tokens from position `first` on whose normed inputs are `s.normed` and
 /// `s.activations`; the result goes to `s.normed`.
 pub(crate) fn mix(
     means: &mut Means<'_>,
     s: &mut Scratch,
     index: usize,
     experts: &Experts,
-    n: usize,
+    (first, n): (usize, usize),
 ) -> Result<(), Error> {
     route(means, s, index, experts, n)?;
+    if let (Some(watcher), Some(moe)) = (means.routed.as_mut(), &s.moe) {
+        watcher(&Routed { layer: index, first_position: first, picks: moe.routes.picked(n) });
+    }
     shared(means, s, experts, n)?;
     compute(means, s, experts, n)
 }

@@ -100,6 +100,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", requires = "json", allow_hyphen_values = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub logprobs: Option<u32>,
+    /// Write which experts each token used to a file of JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print one JSON document instead of text
     #[arg(long)]
     pub json: bool,

@@ -15,6 +15,7 @@ use crate::output::Stdout;
 use crate::prompt;
 use crate::report::Report;
 use crate::signals::Interruptible;
+use crate::trace::Trace;
 use crate::watch::Watch;
 
 /// Tokens of an answer to make room for where no bound is given.
@@ -45,6 +46,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
         ..Expected::default()
     };
     let mut loaded = opened.load(&args.budget, expected)?;
+    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
+    let trace = trace.transpose()?;
     let vocabulary = loaded.engine.vocabulary_length();
     let defaults = loaded.engine.model().sampler_defaults();
     let mut chooser = Chooser::new(&args.sampling, defaults, vocabulary)?;
@@ -63,6 +66,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
         Ok(())
     })?;
     drop(answering);
+    if let Some(trace) = trace {
+        loaded.engine.set_route_watcher(None);
+        trace.finish()?;
+    }
     let report = report(&loaded, &answer, &watch);
     if args.json {
         let logprobs = bounds.logprobs.map(|_| answer.logprobs.as_slice());

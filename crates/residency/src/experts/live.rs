@@ -169,7 +169,9 @@ impl LiveExperts {
         let admit = self.demanded.iter().find(|d| d.0 == unit).map_or(Admit::Keep, |d| d.1);
         let demanded = &self.demanded;
         let later = |other: UnitId| demanded.iter().position(|d| d.0 == other).unwrap_or(0);
-        let claim = self.cache.claim_wanted(unit, admit, later)?;
+        // Not asked for, there may be room all the same.
+        let room = self.cache.claim(unit, admit);
+        let claim = room.or_else(|| self.cache.claim_wanted(unit, admit, later))?;
         self.next = 0;
         self.begin(claim.slot);
         Some(Fetch { unit, claim })

@@ -54,11 +54,11 @@ impl Policy {
 }
 
 /// The half-life that measured best over all traffic (docs/residency.md has the table).
-const HALF_LIFE_TOKENS: f32 = 128.0;
+const HALF_LIFE_TOKENS: f32 = 32.0;
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy::Lfu { half_life: HALF_LIFE_TOKENS }
+        Policy::LfuPerLayer { half_life: HALF_LIFE_TOKENS }
     }
 }
 
