@@ -101,10 +101,10 @@ export class Answer {
       if (chunk.error || event === "error") throw explainEvent(chunk);
       this.#take(chunk);
     }
-    if (!whole && !this.message.end) {
+    if (!whole && this.message.end === "running") {
       throw new ServerError({ kind: "cut", title: "The connection was cut.", advice: "The answer is not complete. Try again." });
     }
-    this.message.end ??= "stop";
+    if (this.message.end === "running") this.message.end = "stop";
   }
 
   #take(chunk) {

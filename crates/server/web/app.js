@@ -3,10 +3,12 @@
 import { apiKey, request, ServerError, sleep } from "./api.js";
 import { Answer } from "./answer.js";
 import * as tree from "./conversation.js";
+import { Composer } from "./composer.js";
 import { askKey, openSettings, openShortcuts } from "./dialogs.js";
-import { byId, saveFile, setIcon, setText, toast } from "./dom.js";
+import { byId, saveFile, setText, toast } from "./dom.js";
 import { bytes, grouped, rate } from "./format.js";
 import { TidePanel } from "./panel.js";
+import { bindPanels, bindTheme, closeDrawers, togglePanel, wide } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { openStore, settings } from "./store.js";
 import { Thread, welcome } from "./thread.js";
@@ -47,14 +49,17 @@ class App {
     });
     this.store.onChange((id) => this.changedElsewhere(id));
     this.bindButtons();
-    this.bindComposer();
+    bindPanels();
+    bindTheme();
+    this.composer = new Composer({ send: (text) => this.send(text), stop: () => this.stop(), editLast: () => this.thread.editLast() });
     this.bindKeys();
+    if (wide()) this.composer.focus();
     this.open(location.hash.slice(1), { keepPanels: true });
     addEventListener("hashchange", () => location.hash.slice(1) !== this.current.id && this.open(location.hash.slice(1)));
     addEventListener("pagehide", () => this.runs.forEach((run) => this.save(run.conversation)));
     this.panel = new TidePanel({
       askKey: (error) => this.key(error.detail, true),
-      onEvent: (event) => setText(byId("tide-mini"), event.busy ? `${rate(event.tok_s || 0)} tok/s` : ""),
+      onEvent: (busy, speed) => setText(byId("tide-mini"), busy ? `${rate(speed)} tok/s` : ""),
       onLink: (state) => state === "live" && !this.props && this.loadProps(),
     });
     this.loadProps();
@@ -83,7 +88,7 @@ class App {
 
   banner(error) {
     const known = error instanceof ServerError ? error : { title: "The server's answer makes no sense.", advice: "Is it lowtide?" };
-    const text = known.kind === "loading" ? `${known.detail || "The model is loading."} You can write already.` : `${known.title} ${known.advice ?? ""}`;
+    const text = known.kind === "loading" ? `${sentence(known.detail) || "The model is loading."} You can write already: the message is sent when it is ready.` : `${known.title} ${known.advice ?? ""}`;
     byId("banner").hidden = false;
     byId("banner").dataset.kind = known.kind ?? "failed";
     setText(byId("banner"), text);
@@ -95,7 +100,9 @@ class App {
       const { data } = await (await request("/v1/models")).json();
       if (!Array.isArray(data) || data.length < 2) return;
       const choice = byId("model-choice");
-      choice.replaceChildren(...data.map(({ id }) => new Option(id, id, false, id === this.model())));
+      const kept = settings.get("model", "");
+      const chosen = data.some(({ id }) => id === kept) ? kept : this.props.model;
+      choice.replaceChildren(...data.map(({ id }) => new Option(id, id, false, id === chosen)));
       choice.hidden = false;
       choice.addEventListener("change", () => settings.set("model", choice.value));
     } catch {
@@ -131,7 +138,7 @@ class App {
   open(id, { keepPanels = false } = {}) {
     this.current = this.conversations.get(id) ?? tree.create(settings.get("defaults", {}));
     history.replaceState(null, "", this.conversations.has(this.current.id) ? `#${this.current.id}` : location.pathname);
-    if (!keepPanels) this.panelShown("sidebar", wide() && document.documentElement.dataset.sidebar !== "off", false);
+    if (!keepPanels && closeDrawers()) byId("thread-scroll").focus({ preventScroll: true });
     this.thread.toEnd();
     this.show();
   }
@@ -150,7 +157,7 @@ class App {
     if (!this.props) return { title: "What would you like to know?" };
     const { file_bytes: size, budget } = this.props;
     const total = budget?.total_bytes ?? 0;
-    const text = size > total ? `The model is ${bytes(size)} on disk and answers within ${bytes(total)} of memory. The picture beside the chat shows how.` : `The model's ${bytes(size)} fit into its budget of ${bytes(total)}.`;
+    const text = size > total ? `The model is ${bytes(size)} on disk and answers within ${bytes(total)} of memory. The picture of the tide shows how.` : `The model's ${bytes(size)} fit into its budget of ${bytes(total)}.`;
     return { title: "What would you like to know?", text };
   }
 
@@ -247,12 +254,14 @@ class App {
     const { current } = this;
     this.runs.get(current.id)?.stop();
     // A failed attempt without a word is no version worth keeping.
-    if (message.end === "error" && !message.content) current.messages = current.messages.filter((one) => one !== message);
+    const isParent = current.messages.some((one) => one.parent === message.id);
+    if (message.end === "error" && !message.content && !isParent) current.messages = current.messages.filter((one) => one !== message);
     this.answer(current, tree.find(current, message.parent));
   }
 
   async answer(conversation, question) {
     const message = tree.add(conversation, question, "assistant", "");
+    message.end = "running";
     const run = new Answer({ conversation, message, model: this.model(), askKey: (told) => this.key(told), onChange: (changed) => this.changed(changed) });
     this.runs.set(conversation.id, run);
     this.save(conversation);
@@ -290,21 +299,11 @@ class App {
     });
     byId("settings-open").addEventListener("click", () => this.settings());
     byId("shortcuts-open").addEventListener("click", openShortcuts);
-    byId("theme-toggle").addEventListener("click", () => this.nextTheme());
-    this.showTheme();
-    document.addEventListener("themechange", () => this.showTheme());
-    for (const name of ["sidebar", "tide"]) {
-      this.panelShown(name, wide() && settings.get(name, true), false);
-      byId(`${name}-toggle`).addEventListener("click", () => this.togglePanel(name));
-      byId(`${name}-close`).addEventListener("click", () => this.togglePanel(name));
-    }
-    byId("shade").addEventListener("click", () => this.closePanels());
-    narrow.addEventListener("change", () => ["sidebar", "tide"].forEach((name) => this.panelShown(name, wide() && settings.get(name, true), false)));
   }
 
   newChat() {
     this.open("");
-    byId("composer-text").focus();
+    this.composer.focus();
   }
 
   settings() {
@@ -318,94 +317,25 @@ class App {
     });
   }
 
-  togglePanel(name) {
-    const on = document.documentElement.dataset[name] === "off";
-    if (!wide() && on) this.closePanels();
-    this.panelShown(name, on, wide());
-    if (!wide()) byId(on ? `${name}-close` : `${name}-toggle`).focus();
-  }
-
-  closePanels() {
-    ["sidebar", "tide"].forEach((name) => !wide() && this.panelShown(name, false, false));
-  }
-
-  panelShown(name, on, keep) {
-    document.documentElement.dataset[name] = on ? "on" : "off";
-    byId(`${name}-toggle`).setAttribute("aria-expanded", String(on));
-    byId("shade").hidden = wide() || ["sidebar", "tide"].every((one) => document.documentElement.dataset[one] !== "on");
-    if (keep) settings.set(name, on);
-  }
-
-  nextTheme() {
-    const order = ["auto", "light", "dark"];
-    const now = document.documentElement.dataset.themeChoice;
-    localStorage.setItem("lowtide.theme", order[(order.indexOf(now) + 1) % order.length]);
-    document.dispatchEvent(new Event("themechoice"));
-  }
-
-  showTheme() {
-    const choice = document.documentElement.dataset.themeChoice;
-    const button = byId("theme-toggle");
-    setIcon(button, { auto: "auto", light: "sun", dark: "moon" }[choice]);
-    button.setAttribute("aria-label", `Theme: ${{ auto: "as the system", light: "light", dark: "dark" }[choice]}`);
-    button.title = button.getAttribute("aria-label");
-  }
-
-  bindComposer() {
-    const area = byId("composer-text");
-    area.value = settings.get("draft", "");
-    const fit = () => {
-      area.style.height = "auto";
-      area.style.height = `${Math.min(area.scrollHeight, innerHeight * 0.4)}px`;
-    };
-    const submit = () => {
-      if (!area.value.trim() || this.runs.has(this.current.id)) return;
-      const text = area.value;
-      area.value = "";
-      settings.set("draft", "");
-      fit();
-      this.send(text);
-    };
-    area.addEventListener("input", () => {
-      settings.set("draft", area.value);
-      fit();
-      this.showComposer();
-    });
-    area.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        submit();
-      } else if (event.key === "ArrowUp" && area.value === "" && this.thread.editLast()) event.preventDefault();
-    });
-    byId("composer").addEventListener("submit", (event) => {
-      event.preventDefault();
-      submit();
-    });
-    byId("stop").addEventListener("click", () => this.stop());
-    fit();
-    if (wide()) area.focus();
-  }
-
   stop() {
     this.runs.get(this.current.id)?.stop();
-    byId("composer-text").focus();
+    this.composer.focus();
   }
 
   showComposer() {
-    const running = this.runs.has(this.current.id);
-    byId("stop").hidden = !running;
-    byId("send").hidden = running;
-    byId("send").disabled = !byId("composer-text").value.trim();
     const used = tree.path(this.current).findLast((message) => message.stats?.prompt)?.stats;
     const context = this.props?.context;
-    setText(byId("context-use"), used && context ? `${grouped(used.prompt + (used.tokens ?? 0))} of ${grouped(context)} tokens of context` : "");
+    this.composer.show({
+      busy: this.runs.has(this.current.id),
+      context: used && context ? `${grouped(used.prompt + (used.tokens ?? 0))} of ${grouped(context)} tokens of context` : "",
+    });
   }
 
   bindKeys() {
     const keys = {
       KeyN: () => this.newChat(),
-      KeyC: () => this.togglePanel("sidebar"),
-      KeyT: () => this.togglePanel("tide"),
+      KeyC: () => togglePanel("sidebar"),
+      KeyT: () => togglePanel("tide"),
       KeyS: () => this.settings(),
       KeyR: () => {
         const last = tree.path(this.current).at(-1);
@@ -416,7 +346,7 @@ class App {
       if (document.querySelector("dialog[open]")) return;
       if (event.key === "Escape") {
         if (this.runs.has(this.current.id)) this.stop();
-        else if (!byId("shade").hidden) this.closePanels();
+        else closeDrawers();
       } else if (event.altKey && !event.ctrlKey && !event.metaKey && keys[event.code]) {
         event.preventDefault();
         keys[event.code]();
@@ -425,8 +355,7 @@ class App {
   }
 }
 
-const narrow = matchMedia("(max-width: 1099px)");
-const wide = () => !narrow.matches;
+const sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 const app = new App();
 app.start();

@@ -88,17 +88,17 @@ export class Sparkline {
       { class: "panel", "aria-labelledby": "spark-title" },
       h("h3", { id: "spark-title" }, "Last two minutes"),
       this.canvas,
-      h("div", { class: "spark-foot" }, h("span", { class: "key k-speed" }, "Tokens/s, most ", this.speed), h("span", { class: "key k-disk" }, "Waiting for the disk, most ", this.disk)),
+      h("div", { class: "spark-foot" }, h("span", { class: "key k-speed" }, "Tokens/s, most ", this.speed), h("span", { class: "key k-disk" }, "Disk wait, most ", this.disk)),
     );
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     document.addEventListener("themechange", () => this.draw());
   }
 
-  event({ t_ms: time, tok_s: speed, disk_share: disk }) {
+  event(time, { speed, disk }) {
     const points = this.#points;
     if (points.length > 0 && time < points.at(-1).time) points.length = 0;
     const idle = speed === 0 && disk === 0 && points.length > 0 && points.every((point) => point.speed === 0 && point.disk === 0);
-    points.push({ time, speed: speed || 0, disk: Math.min(disk || 0, 1) });
+    points.push({ time, speed, disk: Math.min(disk, 1) });
     while (points[0].time < time - WINDOW_MS) points.shift();
     // A flat line moved to the left is the same flat line.
     if (!idle) this.draw();

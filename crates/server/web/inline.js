@@ -18,7 +18,7 @@ export function inline(parent, text, open = false) {
 
 class Inline {
   constructor(parent, text, open) {
-    Object.assign(this, { parent, text, open, at: 0, delimiters: [], brackets: [], unclosed: new Set() });
+    Object.assign(this, { parent, text, open, at: 0, written: "", delimiters: [], brackets: [], unclosed: new Set() });
   }
 
   run() {
@@ -30,20 +30,26 @@ class Inline {
         this.at += plain.length;
       } else this.special();
     }
+    this.append();
     this.emphasise(0);
   }
 
+  /** Text is gathered first: a text node that grows by characters is copied for each of them. */
   write(text) {
-    const last = this.parent.lastChild;
-    if (last?.nodeType === Node.TEXT_NODE && !last.marked) last.data += text;
-    else this.parent.append(text);
+    this.written += text;
   }
 
-  /** A text node that later may become a mark; nothing is appended to it. */
+  /** Appends a node, or only what was gathered. */
+  append(...nodes) {
+    if (this.written) this.parent.append(this.written);
+    this.written = "";
+    this.parent.append(...nodes);
+  }
+
+  /** A text node that later may become a mark; nothing else is written into it. */
   mark(text) {
     const node = document.createTextNode(text);
-    node.marked = true;
-    this.parent.append(node);
+    this.append(node);
     return node;
   }
 
@@ -88,7 +94,7 @@ class Inline {
     }
     let body = this.text.slice(end, close < 0 ? undefined : close).replaceAll("\n", " ");
     if (/^ .* $/.test(body) && body.trim()) body = body.slice(1, -1);
-    this.parent.append(h("code", null, body));
+    this.append(h("code", null, body));
     this.at = close < 0 ? this.text.length : close + ticks;
   }
 
@@ -172,6 +178,7 @@ class Inline {
     const target = opener && linkTarget(this.text, this.at + 1);
     if (!target) return this.plain();
     this.at = target.end;
+    this.append();
     const inside = document.createDocumentFragment();
     this.emphasise(opener.delimiters);
     while (opener.node.nextSibling) inside.append(opener.node.nextSibling);
@@ -179,19 +186,19 @@ class Inline {
     // Pictures are never fetched: what is said about them becomes the link.
     if (!opener.image) this.brackets.length = 0;
     else if (!inside.textContent) inside.append("picture");
-    this.parent.append(link(target.url, inside));
+    this.append(link(target.url, inside));
   }
 
   angle() {
     const found = /^<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>|^<br\s*\/?>/i.exec(this.text.slice(this.at, this.at + 2100));
     if (!found) return this.plain();
     if (!found[1]) return this.lineBreak(found[0].length);
-    this.parent.append(link(found[1], found[1]));
+    this.append(link(found[1], found[1]));
     this.at += found[0].length;
   }
 
   lineBreak(length) {
-    this.parent.append(h("br"));
+    this.append(h("br"));
     this.at += length;
     if (this.text[this.at] === "\n") this.at += 1;
   }
@@ -206,9 +213,8 @@ class Inline {
   }
 
   newline() {
-    const last = this.parent.lastChild;
-    if (last?.nodeType === Node.TEXT_NODE && last.data.endsWith("  ")) {
-      last.data = last.data.trimEnd();
+    if (this.written.endsWith("  ")) {
+      this.written = this.written.trimEnd();
       this.lineBreak(1);
     } else {
       this.write("\n");
@@ -223,7 +229,7 @@ class Inline {
     const url = found[0].replace(/[.,;:!?]+$/, "");
     if (this.brackets.length > 0) this.plain(url.length);
     else {
-      this.parent.append(link(url, url));
+      this.append(link(url, url));
       this.at += url.length;
     }
   }

@@ -38,13 +38,25 @@ export class MarkdownView {
       const shown = this.#grown(reuse, block, isLast);
       if (!shown) reuse?.element.remove();
       reuse = undefined;
-      const element = shown ?? build(block, isLast);
+      const element = shown ?? build(block, isLast, this.#rank(block));
       if (!shown) this.#element.append(element.node ?? element);
       if (this.#shown.length > 0) this.#finished(this.#shown.at(-1));
-      this.#shown.push({ from: starts[block.from], element: element.node ?? element, code: shown ? last.code : element.code });
+      this.#shown.push({ from: starts[block.from], element: element.node ?? element, code: shown ? last.code : element.code, block });
     }
     reuse?.element.remove();
     if (!open && this.#shown.length > 0) this.#finished(this.#shown.at(-1));
+  }
+
+  /**
+   * The rank of a heading below the page's own: models begin with any level and leave some out, which is a broken
+   * outline for screen readers. The look keeps the model's level.
+   */
+  #rank(block) {
+    if (block.type !== "heading") return null;
+    const before = this.#shown.filter((one) => one.block.type === "heading").map((one) => one.block);
+    const wanted = 2 + Math.max(block.level - (before[0] ?? block).level, 0);
+    block.rank = Math.min(wanted, (before.at(-1)?.rank ?? 1) + 1, 6);
+    return block.rank;
   }
 
   /** An open code block that only grew is kept. */
@@ -66,9 +78,9 @@ export function render(element, text) {
   new MarkdownView(element).update(text, false);
 }
 
-function build(block, open) {
+function build(block, open, rank) {
   switch (block.type) {
-    case "heading": return withInline(h(`h${Math.min(block.level + 2, 6)}`, { class: `level-${block.level}` }), block.text, open);
+    case "heading": return withInline(h(rank ? `h${rank}` : "p", { class: `level-${block.level}` }), block.text, open);
     case "rule": return h("hr");
     case "quote": return h("blockquote", null, nested(block.children, open));
     case "list": return list(block, open);

@@ -96,8 +96,9 @@ class AnswerView {
   refresh(run) {
     const { message } = this;
     const running = run !== null && run.state.kind !== "done";
-    const say = this.wasRunning || running ? announce : undefined;
-    this.markdown ??= new MarkdownView(this.body, say);
+    // Only what was seen arriving is read out, not what was there before.
+    this.live ||= running;
+    this.markdown ??= new MarkdownView(this.body, (text) => this.live && announce(text));
     if (this.shown !== message.content || this.wasRunning !== running) this.markdown.update(message.content, running);
     this.shown = message.content;
     this.element.setAttribute("aria-busy", String(running));
@@ -145,7 +146,7 @@ class AnswerView {
       accepted: "Waiting for the first word…",
       key: "Waiting for the key…",
       busy: `The server is busy. Trying again in ${state.left} s.`,
-      loading: `${state.detail || "The model is loading."} Sent as soon as it is ready.`,
+      loading: "Waiting for the model to be ready…",
       prefill: "Reading the prompt…",
     };
     this.state.replaceChildren(h("span", { class: "pulse" }), h("span", null, texts[state.kind]));
@@ -155,6 +156,7 @@ class AnswerView {
     const { message, conversation, actions } = this;
     const notes = [];
     if (message.end === "stopped") notes.push(h("p", { class: "note" }, "Stopped."));
+    if (message.end === "running") notes.push(h("p", { class: "note" }, "This answer was not finished."));
     if (message.end === "length") notes.push(h("p", { class: "note" }, "Cut off: the limit of tokens was reached. A larger limit can be set in the settings."));
     if (message.end === "stop" && !message.content) notes.push(h("p", { class: "note" }, "The model answered with nothing."));
     if (message.error) notes.push(errorBox(message.error, () => actions.retry(message)));

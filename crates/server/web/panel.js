@@ -3,6 +3,7 @@
 import { byId, h, setText } from "./dom.js";
 import { bytes, bytesBinary, percent, rate } from "./format.js";
 import { BudgetGauge, Sparkline } from "./gauges.js";
+import { Pace } from "./pace.js";
 import { DISK, HELD, PINNED, READING, TideFeed, USED } from "./tide.js";
 import { TideMap } from "./tidemap.js";
 
@@ -10,7 +11,7 @@ const LEGEND = [
   [PINNED, "pinned", "Kept in memory", "The part of the file that the budget keeps for good. It is read once, at the start, and never again."],
   [HELD, "held", "In memory now", "Brought in for its use, or cached because it is asked for often. Its place is given to other pieces when they are needed more."],
   [READING, "reading", "Being read", "Asked from the disk ahead of its use, so that the computation does not have to wait for it."],
-  [USED, "used", "Used by this token", "What the token being computed needed since the last look. Traces of earlier looks fade."],
+  [USED, "used", "Used by this token", "What the token being computed needed since the last look. Traces of earlier looks fade; where a model is so fast that it used all of it, everything is tinted."],
   [DISK, "disk", "On disk", "Only in the file. It takes no memory; it is read when its turn comes."],
 ];
 
@@ -18,6 +19,7 @@ export class TidePanel {
   #map = new TideMap();
   #budget = new BudgetGauge();
   #spark = new Sparkline();
+  #pace = new Pace();
   #tiles = null;
 
   /** `askKey` is called when the server wants a key; `onEvent` with each event. */
@@ -42,8 +44,8 @@ export class TidePanel {
     byId("tide-body").append(
       h("div", { class: "bigs" }, this.speed.element, this.disk.element, this.read.element),
       h("section", { class: "panel", "aria-labelledby": "map-title" }, h("div", { class: "panel-head" }, h("h3", { id: "map-title" }, "The file, by layer"), this.share), this.#map.element, this.#legend()),
-      this.#spark.element,
       this.#budget.element,
+      this.#spark.element,
       h("section", { class: "panel", "aria-labelledby": "tables-title" }, h("div", { class: "panel-head" }, h("h3", { id: "tables-title" }, "Page tables"), this.tables), this.tablesNote),
     );
     this.#map.describe();
@@ -85,21 +87,25 @@ export class TidePanel {
       this.#map.draw();
       this.#map.describe();
     }
-    this.#spark.event(event);
+    const pace = this.#pace.take(event);
+    this.#spark.event(event.t_ms, pace);
     this.#budget.event(event);
     const resident = this.#tiles.residentBytes();
     setText(this.share, `${bytes(resident)} of ${bytes(this.total)} in memory`);
-    setText(this.speed.value, rate(event.tok_s || 0));
-    setText(this.disk.value, percent(event.disk_share || 0));
-    setText(this.read.value, bytes(event.read_bytes_s || 0));
+    setText(this.speed.value, rate(pace.speed));
+    setText(this.disk.value, percent(pace.disk));
+    setText(this.read.value, bytes(pace.read));
     setText(this.tables, bytesBinary(event.page_table_bytes || 0));
-    this.onEvent(event);
+    const waiting = event.queue > 0 ? `, ${event.queue} waiting` : "";
+    setText(byId("tide-link"), event.busy ? `answering${waiting}` : "at rest");
+    this.onEvent(event.busy, pace.speed);
   }
 
   #link(state, error) {
     const element = byId("tide-link");
     element.dataset.state = state;
-    setText(element, state === "live" ? "live" : error?.kind === "loading" ? "loading" : error?.kind === "key" ? "needs the key" : "reconnecting");
+    // Events say what a live server does.
+    if (state !== "live") setText(element, error?.kind === "loading" ? "loading" : error?.kind === "key" ? "needs the key" : "reconnecting");
     this.onLink(state, error);
   }
 }

@@ -29,6 +29,8 @@ export class Tiles {
     this.reading = new Uint8Array(this.count);
     /** 0 is not used lately, TRACE_EVENTS is used now. */
     this.trace = new Uint8Array(this.count);
+    /** A fast model used all of the file since the last look: there is no front to show. */
+    this.wholePass = false;
     let at = 0;
     layout.rows.forEach((row, number) => {
       for (const [offset, length, state] of row.tiles) {
@@ -63,6 +65,7 @@ export class Tiles {
 
   #use(used) {
     let changed = false;
+    this.wholePass = false;
     for (let tile = 0; tile < this.count; tile += 1) {
       if (this.trace[tile] > 0) {
         this.trace[tile] -= 1;
@@ -73,6 +76,7 @@ export class Tiles {
     const [first, last] = used;
     // The token may have gone around the file's end into the next one.
     const length = last >= first ? last - first + 1 : this.count - first + last + 1;
+    this.wholePass = length >= this.count;
     for (let step = 0; step < Math.min(length, this.count); step += 1) this.trace[(first + step) % this.count] = TRACE_EVENTS;
     return true;
   }
@@ -82,7 +86,7 @@ export class Tiles {
     if (this.reading[tile] && !this.resident[tile]) return READING;
     // A layer's range holds experts that were not asked for: what is not in memory was not used.
     if (!this.resident[tile]) return DISK;
-    if (this.trace[tile] === TRACE_EVENTS) return USED;
+    if (this.trace[tile] === TRACE_EVENTS && !this.wholePass) return USED;
     return this.pinned[tile] ? PINNED : HELD;
   }
 

@@ -8,7 +8,6 @@ import { h, setText } from "./dom.js";
 const GUTTER = 44;
 const LINE_MIN = 5;
 const LINE_MAX = 15;
-const WANTED_HEIGHT = 430;
 /** How high a tile stands in its line: dry tiles lie low, so the picture reads without colours too. */
 const LEVEL = { [DISK]: 0.34, [READING]: 0.66, [HELD]: 1, [PINNED]: 1, [USED]: 1 };
 export const NAMES = { [DISK]: "on disk", [HELD]: "in memory", [PINNED]: "kept in memory", [READING]: "being read", [USED]: "used by this token" };
@@ -28,6 +27,7 @@ export class TideMap {
     this.tip = h("p", { class: "tide-tip" });
     this.element = h("div", { class: "tide-map-box" }, this.canvas, this.tip);
     new ResizeObserver(() => this.#resize()).observe(this.element);
+    addEventListener("resize", () => this.#resize());
     document.addEventListener("themechange", () => this.#theme());
     this.canvas.addEventListener("pointermove", (event) => this.#point(event));
     this.canvas.addEventListener("pointerdown", (event) => this.#point(event));
@@ -104,7 +104,9 @@ export class TideMap {
   #resize() {
     if (!this.#tiles || this.element.clientWidth === 0) return;
     const lines = Math.max(this.#lines.length, 1);
-    this.lineHeight = Math.min(Math.max(Math.floor(WANTED_HEIGHT / lines), LINE_MIN), LINE_MAX);
+    // On an ordinary screen the budget below the picture is seen without scrolling.
+    const wanted = Math.min(Math.max(innerHeight * 0.38, 260), 520);
+    this.lineHeight = Math.min(Math.max(Math.floor(wanted / lines), LINE_MIN), LINE_MAX);
     const width = this.element.clientWidth;
     const height = lines * this.lineHeight;
     this.scale = Math.min(devicePixelRatio || 1, 3);
@@ -166,7 +168,10 @@ export class TideMap {
       add(`${state}:1`, x, y, width, height);
       // What was used a moment ago still glows.
       const trace = tiles.trace[number];
-      if (trace > 0 && trace < TRACE_EVENTS && tiles.resident[number] && !this.#still.matches) add(`${USED}:${(trace / TRACE_EVENTS) * 0.6}`, x, line[piece] * this.lineHeight, width, full);
+      const glows = tiles.wholePass ? trace === TRACE_EVENTS : trace > 0 && trace < TRACE_EVENTS && !this.#still.matches;
+      if (!glows || !tiles.resident[number]) continue;
+      const strength = tiles.wholePass ? 0.25 : (trace / TRACE_EVENTS) * 0.6;
+      add(`${USED}:${strength}`, x, line[piece] * this.lineHeight, width, full);
     }
     return new Map([...batches].sort(([a], [b]) => a.localeCompare(b)));
   }
