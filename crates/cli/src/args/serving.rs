@@ -32,7 +32,7 @@ pub struct ServeArgs {
     /// A name by which browsers may call the server, besides its addresses. May be repeated
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// An origin, such as https://ui.example, whose pages may use the server. May be repeated
+    /// An origin, such as `https://ui.example`, whose pages may use the server. May be repeated
     #[arg(long, value_name = "URL")]
     pub allow_origin: Vec<String>,
     /// Let requests bring their own chat template
