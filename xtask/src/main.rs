@@ -7,6 +7,7 @@ mod command;
 mod goldens;
 mod kl;
 mod licences;
+mod serve_test;
 mod test_run;
 mod tidy;
 
@@ -20,6 +21,7 @@ cargo xtask COMMAND
 
   tidy                     check the rules of CONTRIBUTING.md that no compiler checks
   test [ARGS]              fetch the models and vocabularies the tests want, then cargo test --workspace ARGS
+  serve SUITE [ARGS]       run tests/serve/SUITE.py against lowtide serve: clients, load, fuzz, compare
   licences                 check the licences of all dependencies against deny.toml
   kl REFERENCE MODEL       compare two files of saved logits (docs/logits-format.md)
   goldens --llama-bin DIR --llama-src DIR --models DIR [--only NAME]
@@ -45,6 +47,7 @@ fn run(args: &[String]) -> Result<()> {
     match (name.as_str(), rest) {
         ("tidy", []) => tidy::run(&root()),
         ("test", rest) => test_run::run(&root(), rest),
+        ("serve", [suite, rest @ ..]) => serve_test::run(&root(), suite, rest),
         ("licences", []) => licences::run(&root()),
         ("kl", [reference, model]) => kl::run(Path::new(reference), Path::new(model)),
         ("goldens", rest) => goldens::run(&root(), rest),

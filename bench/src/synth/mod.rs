@@ -13,6 +13,7 @@ mod direct;
 mod metadata;
 mod mix;
 mod rng;
+pub(crate) use rng::Rng;
 mod shape;
 mod stream;
 mod tensors;

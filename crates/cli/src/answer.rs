@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lowtide_engine::sampler::log_probs;
-use lowtide_engine::{Engine, Error, Logits, Session};
+use lowtide_engine::{Engine, Error, Logits, Session, TextStream};
 use serde::Serialize;
 
 use crate::chooser::Chooser;
@@ -17,7 +17,6 @@ use crate::observe::{Observers, Pass};
 use crate::progress::Waiting;
 use crate::report::{Timed, Times};
 use crate::signals::Interruptible;
-use crate::text_stream::TextStream;
 use crate::watch::Watch;
 
 /// Why an answer ended.

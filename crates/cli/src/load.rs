@@ -46,11 +46,13 @@ pub struct Expected {
     pub context: Option<usize>,
     /// Tokens of prompt and answer together at most, where known.
     pub tokens: Option<usize>,
+    /// Memory that will be claimed beside the engine.
+    pub caller_bytes: u64,
 }
 
 impl Default for Expected {
     fn default() -> Self {
-        Self { prompt_tokens: None, logit_rows: 1, context: None, tokens: None }
+        Self { prompt_tokens: None, logit_rows: 1, context: None, tokens: None, caller_bytes: 0 }
     }
 }
 
@@ -96,6 +98,7 @@ pub fn options(budget: &BudgetOptions, expected: Expected) -> LoadOptions {
         prompt_tokens: expected.prompt_tokens.unwrap_or(defaults.prompt_tokens),
         tokens_needed: expected.tokens.unwrap_or(defaults.tokens_needed),
         logit_rows: expected.logit_rows,
+        caller_bytes: expected.caller_bytes,
     }
 }
 

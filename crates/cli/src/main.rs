@@ -25,8 +25,8 @@ mod report;
 mod signals;
 mod size;
 mod store;
-mod text_stream;
 mod touch;
+mod trace;
 mod watch;
 
 use std::process::ExitCode;

@@ -46,7 +46,7 @@ pub struct BudgetReport {
 }
 
 /// What was read, and where the time went.
-#[derive(Serialize, Debug, Clone, Copy)]
+#[derive(Serialize, Debug, Clone)]
 pub struct IoReport {
     pub backend: &'static str,
     pub read_bytes: u64,
@@ -58,6 +58,20 @@ pub struct IoReport {
     pub other_s: f64,
     pub expert_hits: u64,
     pub expert_misses: u64,
+    /// Of each layer that has experts: hits and misses.
+    pub expert_layers: Vec<[u64; 2]>,
+    /// What larger caches would have hit while answering.
+    pub expert_larger_cache: Vec<LargerCache>,
+}
+
+/// A cache of more slots that saw the same uses.
+#[derive(Serialize, Debug, Clone, Copy)]
+pub struct LargerCache {
+    /// Of the cache in use.
+    pub percent: u32,
+    pub cache_bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
 }
 
 /// Memory at the end, and its peaks.
@@ -79,6 +93,8 @@ pub struct MemoryReport {
 pub struct BoundReport {
     pub decode_tok_s: Option<f64>,
     pub achieved: Option<f64>,
+    /// The disk's speed that the bound is for: while tokens were decoded.
+    pub disk_bytes_per_s: Option<f64>,
 }
 
 /// Everything but the text.
@@ -123,10 +139,15 @@ impl Report {
         let budget = budget_report(engine.budget());
         let io = io_report(engine, times);
         let decode_tok_s = rate(times.decode.tokens, times.decode.seconds);
+        // Where there are experts, what was missed is what had to be read.
+        let must_read = match budget.expert_cache_bytes {
+            0 => budget.streamed_bytes,
+            _ => io.read_bytes_per_token,
+        };
         // The disk as it was meanwhile: it can be twice as fast as when the model came in.
         let disk_bytes_per_s = times.decode_read_bytes as f64 / times.decode_disk_s;
-        let bound = (budget.streamed_bytes > 0 && disk_bytes_per_s.is_finite())
-            .then(|| disk_bytes_per_s / budget.streamed_bytes as f64);
+        let bound = (must_read > 0 && disk_bytes_per_s.is_finite())
+            .then(|| disk_bytes_per_s / must_read as f64);
         Self {
             model: ModelReport {
                 path: path.to_owned(),
@@ -148,6 +169,7 @@ impl Report {
             bound: BoundReport {
                 decode_tok_s: bound,
                 achieved: bound.zip(decode_tok_s).map(|(bound, reached)| reached / bound),
+                disk_bytes_per_s: bound.map(|_| disk_bytes_per_s),
             },
         }
     }
@@ -157,10 +179,40 @@ impl Report {
         let mut table = Table::new(&[Align::Left, Align::Left]);
         table.row(["speed".to_owned(), self.speed_line()]);
         self.memory_rows(&mut table);
+        if let Some(line) = self.expert_line() {
+            table.row(["experts".to_owned(), line]);
+        }
         if let Some(line) = self.disk_line() {
             table.row(["disk".to_owned(), line]);
         }
         table.write(out, "")
+    }
+
+    /// Only where a cache of experts had a part in it.
+    fn expert_line(&self) -> Option<String> {
+        let io = &self.io;
+        let all = io.expert_hits + io.expert_misses;
+        if all == 0 {
+            return None;
+        }
+        let percent = |hits: u64, all: u64| 100.0 * hits as f64 / all.max(1) as f64;
+        let mut line = format!(
+            "{} hits, {} misses ({:.0} % hit)",
+            human::grouped(io.expert_hits),
+            human::grouped(io.expert_misses),
+            percent(io.expert_hits, all)
+        );
+        let worst = (0..).zip(&io.expert_layers).max_by_key(|(_, layer)| layer[1]);
+        if let Some((layer, [hits, misses])) = worst {
+            let share = percent(*hits, hits + misses);
+            line.push_str(&format!(", fewest in mixture {layer} ({share:.0} %)"));
+        }
+        for larger in &io.expert_larger_cache {
+            let rate = percent(larger.hits, larger.hits + larger.misses);
+            let size = human::bytes(larger.cache_bytes);
+            line.push_str(&format!("; a cache of {size} would hit {rate:.0} %"));
+        }
+        Some(line)
     }
 
     /// The part of it that is about memory.
@@ -225,6 +277,7 @@ impl Report {
         let parts = [
             ("weights", b.pinned_bytes),
             ("ring", b.ring_bytes),
+            ("experts", b.expert_cache_bytes),
             ("KV", b.kv_bytes),
             ("scratch", b.scratch_bytes),
             ("vocabulary", b.vocab_bytes),
@@ -261,7 +314,7 @@ impl Report {
         if let Some((bound, achieved)) = self.bound.decode_tok_s.zip(self.bound.achieved) {
             line.push_str(&format!(
                 "; the disk at {}/s allows {bound:.2} tokens/s, {:.0} % of that reached",
-                human::bytes((bound * self.budget.streamed_bytes as f64) as u64),
+                human::bytes(self.bound.disk_bytes_per_s.unwrap_or_default() as u64),
                 100.0 * achieved
             ));
         }
@@ -275,7 +328,7 @@ pub fn budget_report(budget: &Budget) -> BudgetReport {
         total_bytes: budget.total_bytes,
         pinned_bytes: budget.pinned_bytes,
         ring_bytes: budget.ring_bytes,
-        expert_cache_bytes: 0,
+        expert_cache_bytes: budget.expert_cache_bytes,
         kv_bytes: budget.fixed.kv_bytes,
         scratch_bytes: budget.fixed.scratch_bytes,
         vocab_bytes: budget.fixed.vocabulary_bytes,
@@ -302,9 +355,27 @@ fn io_report(engine: &Engine, times: &Times) -> IoReport {
         other_s: (times.load_s + times.prefill.seconds + times.decode.seconds
             - stats.total.seconds)
             .max(0.0),
-        expert_hits: 0,
-        expert_misses: 0,
+        expert_hits: stats.total.expert_hits,
+        expert_misses: stats.total.expert_misses,
+        expert_layers: engine.store().expert_layers().iter().map(|l| [l.hits, l.misses]).collect(),
+        expert_larger_cache: larger_caches(engine),
     }
+}
+
+/// Of those that are larger, and that saw anything.
+fn larger_caches(engine: &Engine) -> Vec<LargerCache> {
+    let store = engine.store();
+    let (uses, ghosts) = store.expert_ghosts();
+    let slots = store.plan().experts;
+    let units = store.plan().extents().units().len() as u64;
+    let larger = |(percent, hits): (u32, u64)| LargerCache {
+        percent,
+        cache_bytes: (u64::from(slots.slots) * u64::from(percent) / 100).min(units)
+            * slots.slot_bytes(),
+        hits,
+        misses: uses - hits,
+    };
+    ghosts.into_iter().filter(|_| uses > 0).map(larger).collect()
 }
 
 fn memory_report(engine: &Engine, seen: &Seen) -> MemoryReport {

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Folder, assert_error, lowtide, run, tiny};
+use lowtide_bench::synth;
 use serde_json::Value;
 
 const WIDTH: u64 = 32;
@@ -43,6 +44,38 @@ fn a_dense_model_uses_all_but_the_embedding_for_every_token() {
     let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&png).unwrap()));
     assert_eq!(decoder.read_info().unwrap().info().width, 1200);
     assert_eq!(folder.files(), ["t.json", "t.png", "t.svg", "tiny.gguf"], "nothing left over");
+}
+
+/// The bytes of an answer's tokens do not depend on where experts were found: all in memory, or in the
+/// cache of a budget that holds a part of them.
+#[test]
+fn of_a_mixture_only_the_chosen_experts_are_used() {
+    let folder = Folder::new();
+    let model = folder.join("experts.gguf");
+    let mut spec = synth::Spec::named("qwen3moe-tiny", "f32").unwrap();
+    spec.shape.layers = 12;
+    synth::write_file(&spec, &model, &mut |_| {}).unwrap();
+    let fit = run(lowtide(folder.path()).arg("fit").arg(&model).args(["--ctx", "64", "--json"]));
+    let floor = serde_json::from_str::<Value>(&fit.stdout).unwrap()["floor_bytes"].as_u64();
+    let small = (floor.unwrap() + 16_000_000).to_string();
+    let used = |memory: &str| {
+        let json = folder.join("t.json");
+        let mut command = lowtide(folder.path());
+        command.arg("run").arg(&model).args(["--ids", "1,2,3", "--temp", "0", "--ignore-eos"]);
+        command.args(["--max-tokens", "6", "--ctx", "64", "--memory", memory, "--touch"]);
+        let ran = run(command.arg(&json));
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        serde_json::from_slice::<Value>(&std::fs::read(&json).unwrap()).unwrap()
+    };
+    let (all, cached) = (used("auto"), used(&small));
+    let bytes = |document: &Value| -> Vec<u64> {
+        let tokens = document["tokens"].as_array().unwrap();
+        tokens.iter().map(|token| token["bytes"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(bytes(&all), bytes(&cached));
+    // Two of eight experts, and what every token passes.
+    let share = bytes(&all)[3] as f64 / std::fs::metadata(&model).unwrap().len() as f64;
+    assert!((0.2..0.6).contains(&share), "{share}");
 }
 
 /// The processor's marks against the store's record: two counts that know nothing of each other.

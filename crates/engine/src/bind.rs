@@ -11,7 +11,7 @@ use std::ops::Range;
 use lowtide_gguf::split::TensorTable;
 use lowtide_kernels::format::Format;
 use lowtide_model::{Error as ModelError, ModelConfig, Role, TensorSpec, tensors};
-use lowtide_residency::{ExtentId, SourceId};
+use lowtide_residency::{SourceId, UnitId};
 
 use locate::{Binder, tensor_error};
 pub(crate) use tiling::{Keeps, Tile};
@@ -153,16 +153,8 @@ pub(crate) struct Experts {
     pub gate_bias: Option<Vector>,
     pub up_bias: Option<Vector>,
     pub down_bias: Option<Vector>,
-    /// Where each expert's matrices lie; empty until [`Bound::cut`].
-    pub extents: Vec<ExpertExtents>,
-}
-
-/// One expert's matrices in the file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ExpertExtents {
-    pub gate: ExtentId,
-    pub up: ExtentId,
-    pub down: ExtentId,
+    /// Each expert's matrices as the store knows them; empty until [`Bound::cut`].
+    pub units: Vec<UnitId>,
 }
 
 /// A bound model.

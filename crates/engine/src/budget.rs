@@ -33,6 +33,8 @@ pub struct FixedCosts {
     pub scratch_bytes: u64,
     /// Norms and biases, kept as f32.
     pub vector_bytes: u64,
+    /// What the caller claims later.
+    pub caller_bytes: u64,
 }
 
 impl FixedCosts {
@@ -45,6 +47,7 @@ impl FixedCosts {
             self.kv_bytes,
             self.scratch_bytes,
             self.vector_bytes,
+            self.caller_bytes,
             KERNEL_RESERVE_BYTES,
         ]
         .into_iter()
@@ -72,7 +75,9 @@ pub struct Budget {
     pub pinned_bytes: u64,
     /// The ring that streamed weights pass through.
     pub ring_bytes: u64,
-    /// Page tables and bookkeeping for the two above.
+    /// The cache of experts.
+    pub expert_cache_bytes: u64,
+    /// Page tables and bookkeeping for the above.
     pub table_bytes: u64,
     /// What does not depend on the weights.
     pub fixed: FixedCosts,

@@ -1,5 +1,7 @@
 //! The engine: an opened model, a plan for its budget, the threads and the store.
 
+use std::sync::Arc;
+
 use lowtide_kernels::attention::KvFormat;
 use lowtide_kernels::compute::Compute;
 use lowtide_kernels::format::dequantize;
@@ -7,7 +9,7 @@ use lowtide_kernels::isa::Isa;
 use lowtide_kernels::quantize::Keep;
 use lowtide_kernels::rope::RopeTable;
 use lowtide_model::ModelConfig;
-use lowtide_residency::Store;
+use lowtide_residency::{Board, Store};
 use lowtide_tokenizer::Tokenizer;
 
 use crate::bind::{Bound, Tile, Vector};
@@ -15,6 +17,7 @@ use crate::budget::{Budget, MemoryLimit};
 use crate::error::Error;
 use crate::forward::usize_of;
 use crate::model_file::Model;
+use crate::moe::RouteWatcher;
 use crate::planner::{self, Planned, Sizes};
 use crate::rotary;
 use crate::scratch::EmbeddingRows;
@@ -52,6 +55,9 @@ pub struct LoadOptions {
     pub tokens_needed: usize,
     /// Rows of logits that one batch gives at most.
     pub logit_rows: usize,
+    /// Memory that the caller will claim later (a server's queues and buffers): part of the budget,
+    /// left alone here.
+    pub caller_bytes: u64,
 }
 
 impl Default for LoadOptions {
@@ -65,6 +71,7 @@ impl Default for LoadOptions {
             prompt_tokens: planner::BATCH_RESIDENT,
             tokens_needed: 0,
             logit_rows: 1,
+            caller_bytes: 0,
         }
     }
 }
@@ -85,6 +92,7 @@ pub struct Engine {
     budget: Budget,
     sizes: Sizes,
     progress: Option<Box<Progress>>,
+    pub(crate) routed: Option<Box<RouteWatcher>>,
     pub(crate) passed: Passed,
     vector_bytes: Vec<u8>,
 }
@@ -127,6 +135,7 @@ impl Engine {
             budget,
             sizes,
             progress: None,
+            routed: None,
             passed: Passed::default(),
             vector_bytes: Vec::new(),
         };
@@ -134,12 +143,14 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Begins a pass; without logits the output matrix is passed over.
-    pub(crate) fn begin_pass(&mut self, without_logits: bool) -> Result<(), Error> {
+    /// Begins a pass of `tokens` tokens; without logits the output matrix is passed over.
+    pub(crate) fn begin_pass(&mut self, tokens: usize, without_logits: bool) -> Result<(), Error> {
         let output = self.bound.output.tiles.clone();
         let first = output.start.min(self.tiles.len() - 1);
         let head = self.tiles[first].extent;
-        Ok(self.store.begin_pass(|id| without_logits && id.index() >= head.index())?)
+        // Batches have some thousand tokens at most.
+        let tokens = tokens as u32;
+        Ok(self.store.begin_pass_of(tokens, |id| without_logits && id.index() >= head.index())?)
     }
 
     pub(crate) fn end_pass(&mut self) -> Result<(), Error> {
@@ -246,6 +257,22 @@ impl Engine {
     /// each layer, in tokens.
     pub fn set_progress(&mut self, progress: Option<Box<Progress>>) {
         self.progress = progress;
+    }
+
+    /// Notes on `board` where the model's extents are from now on.
+    pub fn watch(&mut self, board: Arc<Board>) {
+        self.store.watch(board);
+    }
+
+    /// Sets who is told which experts each token uses, layer by layer. It changes no bit.
+    pub fn set_route_watcher(&mut self, watcher: Option<Box<RouteWatcher>>) {
+        self.routed = watcher;
+    }
+
+    /// Layers that have experts.
+    #[must_use]
+    pub fn expert_layers(&self) -> usize {
+        self.store.plan().extents().expert_layers() as usize
     }
 
     /// The model.

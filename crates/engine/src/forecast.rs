@@ -122,15 +122,28 @@ impl<'m> Forecaster<'m> {
     fn forecast(&self, options: &LoadOptions) -> Result<Forecast, Error> {
         let planned = planner::planned(self.model, options, &self.compute)?;
         let Planned { plan, bound, budget, sizes, .. } = planned;
-        let weights = plan.extents().iter().filter(|x| x.usage != Use::Lookup);
-        let pass_bytes = weights.map(|x| x.len).sum();
+        let bytes = |is_counted: fn(&Use) -> bool| {
+            let counted = plan.extents().iter().filter(|x| is_counted(&x.usage));
+            counted.map(|x| x.len).sum::<u64>()
+        };
+        let trunk = bytes(|usage| matches!(usage, Use::Tile | Use::Always));
+        // A token uses a few of a layer's experts. With traffic that favours none, which is the worst
+        // there is, as many of them are in the cache as it holds of all.
+        let experts = self.model.config.experts.as_ref();
+        let share = experts.map_or(0.0, |e| e.used as f64 / e.count.max(1) as f64);
+        let active = (bytes(|usage| matches!(usage, Use::Expert { .. })) as f64 * share) as u64;
+        let units = plan.extents().units().len().max(1) as f64;
+        let missed = match plan.is_all_resident() {
+            true => 0,
+            false => (active as f64 * (1.0 - f64::from(plan.experts.slots) / units)) as u64,
+        };
         let position = kv::layout(&self.model.config, sizes.kv)?.position_bytes() as u64;
         Ok(Forecast {
             budget,
             context: sizes.context,
             batch: sizes.batch,
-            pass_bytes,
-            read_bytes: plan.sums.streamed_bytes + bound.embedding.row_bytes as u64,
+            pass_bytes: trunk + active,
+            read_bytes: plan.sums.streamed_bytes + missed + bound.embedding.row_bytes as u64,
             position_bytes: position * u64::from(self.model.config.layers),
             all_resident: plan.is_all_resident(),
         })

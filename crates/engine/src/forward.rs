@@ -29,13 +29,15 @@ pub(crate) struct Batch<'b> {
     pub tokens: usize,
     /// The tokens whose logits are wanted, as a range of the batch; often only the last.
     pub wanted: Range<usize>,
+    /// Whether the output matrix will be used; if not, it is not read.
+    pub needs_output: bool,
 }
 
 impl Batch<'_> {
     /// Runs the batch. Afterwards the scratch's `x` holds the last layer's output of the wanted
     /// tokens, and the KV cache the batch's keys and values.
     pub(crate) fn run(&mut self, ids: &[u32]) -> Result<(), Error> {
-        self.engine.begin_pass(self.wanted.is_empty())?;
+        self.engine.begin_pass(self.tokens, !self.needs_output)?;
         self.embed(ids)?;
         let layers = self.engine.bound.layers.len();
         for index in 0..layers {
@@ -139,7 +141,9 @@ impl Batch<'_> {
         let s = &mut *self.scratch;
         norm_input(&means, s, layer.ffn_norm, active.clone())?;
         match &layer.ffn {
-            FeedForward::Experts(experts) => moe::mix(&mut means, s, index, experts, n)?,
+            FeedForward::Experts(experts) => {
+                moe::mix(&mut means, s, index, experts, (self.start + active.start, n))?;
+            }
             FeedForward::Dense(block) => {
                 let len = n * block.gate.rows;
                 let (gate, up) = (&mut s.gate[..len], &mut s.up[..len]);

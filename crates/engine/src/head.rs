@@ -47,3 +47,22 @@ fn project(engine: &mut Engine, s: &mut Scratch, at: usize, n: usize) -> Result<
     }
     Ok(())
 }
+
+/// Norms the last layer's output of `n` tokens and hands each row to `sink`.
+pub(crate) fn hidden(
+    engine: &mut Engine,
+    s: &mut Scratch,
+    n: usize,
+    sink: &mut LogitsSink<'_>,
+) -> Result<(), Error> {
+    let width = engine.width();
+    engine.load_output_norm()?;
+    let weight = floats(&engine.vectors, engine.bound.output_norm);
+    let normed = &mut s.normed[..n * width];
+    let epsilon = engine.config.norm_epsilon;
+    norm::rms_norm(&engine.compute, &s.x[..n * width], weight, epsilon, normed)?;
+    for (token, row) in normed.chunks_exact(width).enumerate() {
+        sink(token, row);
+    }
+    Ok(())
+}

@@ -30,14 +30,17 @@ mod scratch;
 pub mod session;
 mod slots;
 pub mod stop;
+mod text_stream;
 mod touched;
 
 pub use budget::{Budget, FixedCosts, MemoryLimit};
 pub use engine::{Engine, Io, LoadOptions};
 pub use error::Error;
 pub use forecast::{Forecast, Forecaster, plan};
-pub use model_file::{Model, Shard};
+pub use model_file::{Model, Shard, TensorPlace};
+pub use moe::{RouteWatcher, Routed};
 pub use sampler_defaults::SamplerDefaults;
 pub use session::{Logits, Session};
+pub use text_stream::TextStream;
 
 pub use lowtide_kernels::attention::KvFormat;

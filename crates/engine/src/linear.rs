@@ -10,6 +10,7 @@ use lowtide_residency::{Store, Tile as Bytes};
 use crate::bind::{Bound, Matrix, Tile};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::moe::RouteWatcher;
 
 /// Products of one group at most: query, key and value.
 pub(crate) const TARGETS_MAX: usize = 3;
@@ -28,13 +29,15 @@ pub(crate) struct Means<'m> {
     /// Norms and biases of the layers that were loaded.
     pub vectors: &'m [f32],
     pub config: &'m ModelConfig,
+    /// Who is told what routers chose.
+    pub routed: &'m mut Option<Box<RouteWatcher>>,
 }
 
 impl<'m> Means<'m> {
     /// The engine's tensors, and all else of it that blocks need.
     pub(crate) fn of(engine: &'m mut Engine) -> (&'m Bound, Self) {
-        let Engine { bound, compute, store, tiles, vectors, config, .. } = engine;
-        (bound, Self { compute, store, tiles, vectors, config })
+        let Engine { bound, compute, store, tiles, vectors, config, routed, .. } = engine;
+        (bound, Self { compute, store, tiles, vectors, config, routed })
     }
 }
 

@@ -31,11 +31,25 @@ pub struct Model {
     pub(crate) shards: Vec<Shard>,
     pub(crate) config: ModelConfig,
     pub(crate) bound: Bound,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) chat_template: Option<String>,
     pub(crate) sampler_defaults: SamplerDefaults,
     /// Bytes the headers take at the front of the files.
     pub(crate) header_bytes: u64,
+    places: Vec<TensorPlace>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// Its name, as the file has it.
+    pub name: Box<str>,
+    /// The file of the set, from 0.
+    pub shard: u32,
+    /// Its first byte in that file.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 impl Model {
@@ -67,12 +81,22 @@ impl Model {
         let chat_template = chat_template.map(str::to_owned);
         let sampler_defaults = SamplerDefaults::read(gguf);
         let header_bytes = headers.iter().map(Gguf::header_bytes).sum();
+        let places = places(&table);
         drop(table);
         drop(headers);
         for shard in &shards {
             shard.release_header()?;
         }
-        Ok(Self { shards, config, bound, tokenizer, chat_template, sampler_defaults, header_bytes })
+        Ok(Self {
+            shards,
+            config,
+            bound,
+            tokenizer: Arc::new(tokenizer),
+            chat_template,
+            sampler_defaults,
+            header_bytes,
+            places,
+        })
     }
 
     /// The configuration.
@@ -85,6 +109,18 @@ impl Model {
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The tokenizer, for those who work beside the engine.
+    #[must_use]
+    pub fn shared_tokenizer(&self) -> Arc<Tokenizer> {
+        Arc::clone(&self.tokenizer)
+    }
+
+    /// The tensors, by shard and offset.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorPlace] {
+        &self.places
     }
 
     /// The chat template's source, where the file has one.
@@ -172,6 +208,22 @@ impl Shard {
         self.mapping.unmap_pages(0..index(header))?;
         Ok(())
     }
+}
+
+/// Every tensor's place, sorted.
+fn places(table: &TensorTable<'_>) -> Vec<TensorPlace> {
+    let mut places: Vec<TensorPlace> = table
+        .entries()
+        .iter()
+        .map(|entry| TensorPlace {
+            name: entry.tensor.name().into(),
+            shard: entry.shard,
+            offset: entry.tensor.offset(),
+            bytes: entry.tensor.byte_len().unwrap_or(0),
+        })
+        .collect();
+    places.sort_by_key(|place| (place.shard, place.offset));
+    places
 }
 
 /// Offsets are below a file's length, which was mapped and so fits the address space.

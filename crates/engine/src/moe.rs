@@ -9,9 +9,10 @@ mod routing;
 mod scratch;
 mod wave;
 
+use arrayvec::ArrayVec;
 use lowtide_kernels::elementwise;
 use lowtide_kernels::rows::add_scaled_rows;
-use lowtide_residency::Store;
+use lowtide_residency::{ExpertUse, Store};
 
 use crate::bind::Experts;
 use crate::error::Error;
@@ -25,16 +26,33 @@ use routing::{RouteError, Routes};
 pub(crate) use scratch::MoeScratch;
 use wave::Inputs;
 
-/// Computes layer `index`'s mixture for the `n` tokens whose normed inputs are `s.normed` and
+/// What a layer's router chose.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed<'r> {
+    /// The layer, from 0, those without experts counted.
+    pub layer: usize,
+    /// Position of the first token.
+    pub first_position: usize,
+    /// `[token][expert]`: as many as a token uses, ascending.
+    pub picks: &'r [u32],
+}
+
+/// Told what each router chose.
+pub type RouteWatcher = dyn FnMut(&Routed<'_>) + Send;
+
+/// Computes layer `index`'s mixture for the `n` tokens from position `first` on whose normed inputs are `s.normed` and
 /// `s.activations`; the result goes to `s.normed`.
 pub(crate) fn mix(
     means: &mut Means<'_>,
     s: &mut Scratch,
     index: usize,
     experts: &Experts,
-    n: usize,
+    (first, n): (usize, usize),
 ) -> Result<(), Error> {
     route(means, s, index, experts, n)?;
+    if let (Some(watcher), Some(moe)) = (means.routed.as_mut(), &s.moe) {
+        watcher(&Routed { layer: index, first_position: first, picks: moe.routes.picked(n) });
+    }
     shared(means, s, experts, n)?;
     compute(means, s, experts, n)
 }
@@ -67,8 +85,22 @@ fn route(
     chosen.map_err(|error| match error {
         RouteError::NotFinite { expert } => Error::NonFiniteRouter { layer: index, expert },
         RouteError::Shape(shape) => shape.into(),
-    })
+    })?;
+    // Asked for at once: what every token passes is computed while they come.
+    let routes = &moe.routes;
+    let needed = |expert: &u32| ExpertUse {
+        unit: experts.units[*expert as usize],
+        tokens: routes.tokens_of(*expert).len() as u32,
+    };
+    moe.uses.clear();
+    moe.uses.extend(routes.needed().iter().map(needed));
+    means.store.demand_experts(&moe.uses, n > STREAM_TOKENS)?;
+    Ok(())
 }
+
+/// A batch of more tokens than this reads most experts of a layer, and each of them once: it passes the
+/// cache by. Fewer are a step of decoding, speculation included.
+const STREAM_TOKENS: usize = 8;
 
 /// The block that every token passes, into `s.normed`; 0 where there is none.
 fn shared(
@@ -113,41 +145,69 @@ fn compute(
     };
     let result_rows = moe.result_rows(width);
     let small_columns = slots.small_columns();
-    let (routes, mut buffers) = moe.parts(slots);
+    let (routes, left, mut buffers) = moe.parts(slots);
     let inputs = Inputs { experts, routes, x: &s.activations };
     let out = &mut s.normed[..n * width];
-    let together = experts_held_at_once(means.store);
     // Results that all have room wait for the last one, so that experts may come in any order.
-    let all_wait = routes.pairs() <= result_rows;
+    if routes.pairs() <= result_rows {
+        left.clear();
+        left.extend_from_slice(routes.needed());
+        while !left.is_empty() {
+            let wave = next_wave(means.store, experts, routes, left, small_columns);
+            inputs.compute(means, &mut buffers, &wave, 0)?;
+        }
+        return add(means, &inputs, buffers.results, routes.needed(), 0, out);
+    }
+    let together = experts_held_at_once(means.store);
     let mut rest = routes.needed();
     while !rest.is_empty() {
         let len = wave_len(routes, rest, together, small_columns, result_rows);
         let (wave, others) = rest.split_at(len);
-        let first_pair = if all_wait { 0 } else { routes.pairs_of(wave[0]).start };
+        let first_pair = routes.pairs_of(wave[0]).start;
         inputs.compute(means, &mut buffers, wave, first_pair)?;
-        if !all_wait {
-            add(means, &inputs, buffers.results, wave, first_pair, out)?;
-        }
+        add(means, &inputs, buffers.results, wave, first_pair, out)?;
         rest = others;
-    }
-    if all_wait {
-        add(means, &inputs, buffers.results, routes.needed(), 0, out)?;
     }
     Ok(())
 }
 
-/// Experts whose bytes can be held at once: as many as are computed together where everything stays,
-/// else as many as the ring has slots for.
-fn experts_held_at_once(store: &Store) -> usize {
-    let plan = store.plan();
-    if plan.is_all_resident() {
-        return TOGETHER_MAX;
+/// Takes the experts to be computed next out of `left`: those that are there, and if there are none the
+/// first, which is waited for. One with many tokens is computed alone.
+fn next_wave(
+    store: &Store,
+    experts: &Experts,
+    routes: &Routes,
+    left: &mut Vec<u32>,
+    small_columns: usize,
+) -> ArrayVec<u32, TOGETHER_MAX> {
+    let mut wave = ArrayVec::new();
+    let mut is_full = false;
+    left.retain(|&expert| {
+        let is_large = routes.pairs_of(expert).len() > small_columns;
+        let takes = !is_full
+            && (!is_large || wave.is_empty())
+            && store.is_expert_ready(experts.units[expert as usize]);
+        if takes {
+            wave.push(expert);
+            is_full = is_large || wave.is_full();
+        }
+        !takes
+    });
+    if wave.is_empty() {
+        wave.push(left.remove(0));
     }
-    (plan.slots as usize / MATRICES).clamp(1, TOGETHER_MAX)
+    wave
 }
 
-/// Matrices of an expert.
-const MATRICES: usize = 3;
+/// Experts whose bytes can be held at once: as many as are computed together where everything stays,
+/// else half of the cache's slots, so that others come meanwhile.
+fn experts_held_at_once(store: &Store) -> usize {
+    let plan = store.plan();
+    if plan.is_all_resident() || plan.experts.slots == 0 {
+        return TOGETHER_MAX;
+    }
+    (plan.experts.slots as usize / 2).clamp(1, TOGETHER_MAX)
+}
 
 /// How many of the experts `rest` to compute together: one alone if it has many tokens, else as many as
 /// can be held and have room for their results.

@@ -136,6 +136,44 @@ impl Session {
         Ok(())
     }
 
+    /// Runs `tokens` from an empty sequence on and hands each token's final hidden state, after the
+    /// last norm, to `sink`: what the output matrix would be multiplied with. The output matrix is
+    /// not read.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn hidden_states(
+        &mut self,
+        engine: &mut Engine,
+        tokens: &[u32],
+        sink: &mut LogitsSink<'_>,
+    ) -> Result<(), Error> {
+        self.reset();
+        self.check(engine, tokens)?;
+        let mut done = 0;
+        for ids in tokens.chunks(self.scratch.batch) {
+            engine.passed = Passed { done, all: tokens.len() };
+            let mut batch = Batch {
+                engine,
+                kv: &mut self.kv,
+                scratch: &mut self.scratch,
+                start: self.position,
+                tokens: ids.len(),
+                wanted: 0..ids.len(),
+                needs_output: false,
+            };
+            batch.run(ids)?;
+            head::hidden(engine, &mut self.scratch, ids.len(), &mut |token, row| {
+                sink(done + token, row);
+            })?;
+            engine.end_pass()?;
+            done += ids.len();
+            self.position += ids.len();
+            self.furthest = self.furthest.max(self.position);
+        }
+        Ok(())
+    }
+
     fn batch_forward(
         &mut self,
         engine: &mut Engine,
@@ -150,6 +188,7 @@ impl Session {
             start: self.position,
             tokens: ids.len(),
             wanted: wanted.clone(),
+            needs_output: !wanted.is_empty(),
         };
         batch.run(ids)?;
         if !wanted.is_empty() {

@@ -1,5 +1,7 @@
 //! Contract 3: the same logits, bit for bit, at any budget, thread count, batch size and backend.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -57,24 +59,13 @@ fn run(path: &Path, way: Way) -> (Vec<Vec<u32>>, Vec<u32>, bool) {
         ids.push(best as u32);
         next = vec![best as u32];
     }
-    (bits, ids, engine.budget().streamed_bytes > 0)
+    let budget = engine.budget();
+    (bits, ids, budget.streamed_bytes > 0 || budget.expert_cache_bytes > 0)
 }
 
-/// The smallest budget the engine takes for this file: it refuses 1 byte with the floor.
 fn floor(path: &Path) -> u64 {
-    let options = LoadOptions {
-        memory: MemoryLimit::Bytes(1),
-        context: Some(CONTEXT),
-        prompt_tokens: PROMPT,
-        ..LoadOptions::default()
-    };
-    let refusal =
-        Engine::new(Model::open(path).unwrap(), &options).err().expect("1 byte is refused");
-    let text = refusal.to_string();
-    assert_eq!(text.lines().count(), 3, "{text}");
-    let after = text.split("--memory ").nth(1).unwrap_or_else(|| panic!("{text}"));
-    let megabytes: String = after.chars().take_while(char::is_ascii_digit).collect();
-    megabytes.parse::<u64>().unwrap() * 1_000_000
+    let context = Some(CONTEXT);
+    common::floor(path, &LoadOptions { context, prompt_tokens: PROMPT, ..LoadOptions::default() })
 }
 
 /// The budget is the process's: engines under test must not see each other's memory.

@@ -7,7 +7,7 @@ use lowtide_mapping::{
 };
 
 use crate::error::ResidencyError;
-use crate::extent::{Extent, ExtentId};
+use crate::extent::{Extent, ExtentId, UNIT_SLICES, Use};
 use crate::plan::{PAGE_BYTES, PinnedIn, Placement, Plan, Streaming};
 use crate::ring::SlotId;
 use crate::schedule::{Destination, Issue};
@@ -43,12 +43,35 @@ enum Buffer {
     Away,
 }
 
+impl Buffer {
+    /// The buffer, to be read into.
+    fn take(&mut self) -> Option<Slot> {
+        match std::mem::replace(self, Buffer::Away) {
+            Buffer::Empty(slot) | Buffer::Full(Filled { slot, .. }) => Some(slot),
+            Buffer::Away => None,
+        }
+    }
+
+    /// What was read into it, to be lent out.
+    fn lend(&mut self) -> Option<Filled> {
+        match std::mem::replace(self, Buffer::Away) {
+            Buffer::Full(filled) => Some(filled),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// The read queue with its buffers.
 pub(crate) struct DirectLane {
     queue: ReadQueue,
     ring: Vec<Buffer>,
     /// Buffers for pinned extents not yet read, by extent.
     pinned: Vec<Option<Slot>>,
+    /// The cache of experts: for each slot a buffer for each slice.
+    experts: Vec<[Buffer; UNIT_SLICES]>,
 }
 
 impl DirectLane {
@@ -59,22 +82,30 @@ impl DirectLane {
         options: QueueOptions,
     ) -> Result<DirectLane, ResidencyError> {
         let system = |what| move |source| ResidencyError::System { what, source };
-        let max_requests = options.max_requests.max(plan.slots as usize * 2);
+        let max_requests = options.max_requests.max(plan.slots as usize * 2 + EXPERT_REQUESTS_MAX);
         let options = QueueOptions { max_requests: max_requests.min(1 << 16), ..options };
         let mut queue = ReadQueue::new(files, options).map_err(system("the read queue"))?;
-        let mut ring = Vec::new();
-        if plan.input.streaming == Streaming::Direct && plan.slots > 0 {
-            let arena = arena(plan.sums.ring_bytes)?;
-            // Best effort: it saves the kernel a walk through the page tables at each read.
-            queue.register(&[&arena]);
-            ring = arena.into_slots(to_usize(plan.slot_bytes)?);
-        }
+        let is_direct = plan.input.streaming == Streaming::Direct;
+        let memory = |bytes| if is_direct && bytes > 0 { arena(bytes).map(Some) } else { Ok(None) };
+        let ring = memory(plan.sums.ring_bytes)?;
+        let experts = memory(plan.sums.expert_bytes)?;
+        let arenas: Vec<&Arena> = ring.iter().chain(&experts).collect();
+        // Best effort: it saves the kernel a walk through the page tables at each read.
+        queue.register(&arenas);
+        let ring = match ring {
+            Some(arena) => arena.into_slots(to_usize(plan.slot_bytes)?),
+            None => Vec::new(),
+        };
+        let experts = match experts {
+            Some(arena) => expert_slots(arena, plan)?,
+            None => Vec::new(),
+        };
         let pinned = match plan.input.pinned_in {
             PinnedIn::Arena => pinned_slots(plan)?,
             PinnedIn::Mapping => Vec::new(),
         };
         let ring = ring.into_iter().map(Buffer::Empty).collect();
-        Ok(DirectLane { queue, ring, pinned })
+        Ok(DirectLane { queue, ring, pinned, experts })
     }
 
     /// What reads.
@@ -88,15 +119,11 @@ impl DirectLane {
     }
 
     /// Starts a read; does not wait.
-    pub fn start(&mut self, x: &Extent, issue: Issue) -> Result<(), Error> {
+    pub fn start(&mut self, x: &Extent, issue: Issue, priority: Priority) -> Result<(), Error> {
         let slot = match issue.to {
-            Destination::Slot(SlotId(i)) => {
-                match std::mem::replace(&mut self.ring[i as usize], Buffer::Away) {
-                    Buffer::Empty(slot) | Buffer::Full(Filled { slot, .. }) => Some(slot),
-                    Buffer::Away => None,
-                }
-            }
+            Destination::Slot(SlotId(i)) => self.ring[i as usize].take(),
             Destination::Pinned => self.pinned.get_mut(x.id.index()).and_then(Option::take),
+            Destination::Expert(_) => self.expert_buffer(x, issue.to).and_then(Buffer::take),
         };
         let Some(slot) = slot else {
             return Err(Error::NotAllowed {
@@ -112,35 +139,74 @@ impl DirectLane {
             // Slots are at least as long as the extent, so it fits.
             length: usize::try_from(x.len).unwrap_or(usize::MAX),
             slot,
-            priority: Priority::Demand,
+            priority,
         };
         self.queue.submit(request).map_err(|rejected| {
-            self.put_back(issue, rejected.slot);
+            self.put_back(x, issue, rejected.slot);
             rejected.error
         })
     }
 
-    fn put_back(&mut self, issue: Issue, slot: Slot) {
+    fn put_back(&mut self, x: &Extent, issue: Issue, slot: Slot) {
         match issue.to {
             Destination::Slot(SlotId(i)) => self.ring[i as usize] = Buffer::Empty(slot),
             Destination::Pinned => self.pinned[issue.extent.index()] = Some(slot),
+            Destination::Expert(_) => {
+                if let Some(buffer) = self.expert_buffer(x, issue.to) {
+                    *buffer = Buffer::Empty(slot);
+                }
+            }
+        }
+    }
+
+    /// The buffer of an expert's slice.
+    fn expert_buffer(&mut self, x: &Extent, to: Destination) -> Option<&mut Buffer> {
+        match (x.usage, to) {
+            (Use::Expert { slice, .. }, Destination::Expert(SlotId(i))) => {
+                self.experts.get_mut(i as usize)?.get_mut(usize::from(slice))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lends the filled buffers of a unit to the caller; `None` if one is not filled.
+    pub fn lend_unit(&mut self, slot: SlotId) -> Option<[Filled; UNIT_SLICES]> {
+        let [a, b, c] = self.experts.get_mut(slot.0 as usize)?;
+        match (a.lend(), b.lend(), c.lend()) {
+            (Some(x), Some(y), Some(z)) => Some([x, y, z]),
+            (x, y, z) => {
+                for (buffer, filled) in [(a, x), (b, y), (c, z)] {
+                    if let Some(filled) = filled {
+                        *buffer = Buffer::Full(filled);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes them back, as they were.
+    pub fn give_back_unit(&mut self, slot: SlotId, filled: [Filled; UNIT_SLICES]) {
+        if let Some(buffers) = self.experts.get_mut(slot.0 as usize) {
+            *buffers = filled.map(Buffer::Full);
         }
     }
 
     /// A read that has come back, without waiting. Keeps the disk busy.
-    pub fn poll(&mut self) -> Result<Option<Arrival>, Error> {
+    pub fn poll(&mut self, plan: &Plan) -> Result<Option<Arrival>, Error> {
         let completion = self.queue.try_complete()?;
-        Ok(completion.map(|c| self.arrival(c)))
+        Ok(completion.map(|c| self.arrival(plan, c)))
     }
 
     /// Waits for a read to come back; `None` if none is under way.
-    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Arrival>, Error> {
+    pub fn wait(&mut self, plan: &Plan, timeout: Duration) -> Result<Option<Arrival>, Error> {
         let completion = self.queue.wait_complete(timeout)?;
-        Ok(completion.map(|c| self.arrival(c)))
+        Ok(completion.map(|c| self.arrival(plan, c)))
     }
 
-    fn arrival(&mut self, completion: Completion) -> Arrival {
+    fn arrival(&mut self, plan: &Plan, completion: Completion) -> Arrival {
         let issue = issue(completion.token);
+        let x = plan.extents()[issue.extent.index()];
         let Completion { slot, result, .. } = completion;
         match result {
             Ok(range) => {
@@ -152,11 +218,17 @@ impl DirectLane {
                         None
                     }
                     Destination::Pinned => Some(filled),
+                    Destination::Expert(_) => {
+                        if let Some(buffer) = self.expert_buffer(&x, issue.to) {
+                            *buffer = Buffer::Full(filled);
+                        }
+                        None
+                    }
                 };
                 Arrival { issue, result: Ok(kept), bytes }
             }
             Err(error) => {
-                self.put_back(issue, slot);
+                self.put_back(&x, issue, slot);
                 Arrival { issue, result: Err(error), bytes: 0 }
             }
         }
@@ -164,13 +236,7 @@ impl DirectLane {
 
     /// Lends a filled ring buffer to the caller.
     pub fn lend(&mut self, slot: SlotId) -> Option<Filled> {
-        match std::mem::replace(&mut self.ring[slot.0 as usize], Buffer::Away) {
-            Buffer::Full(filled) => Some(filled),
-            other => {
-                self.ring[slot.0 as usize] = other;
-                None
-            }
-        }
+        self.ring[slot.0 as usize].lend()
     }
 
     /// Takes it back.
@@ -215,11 +281,32 @@ fn pinned_slots(plan: &Plan) -> Result<Vec<Option<Slot>>, ResidencyError> {
     Ok(slots)
 }
 
+/// The buffers of the cache of experts.
+fn expert_slots(arena: Arena, plan: &Plan) -> Result<Vec<[Buffer; UNIT_SLICES]>, ResidencyError> {
+    let spans = plan.experts.spans;
+    let slots = arena.into_slots(to_usize(plan.experts.slot_bytes())?);
+    let cut = |slot: Slot| {
+        let (first, rest) = slot.split_at(to_usize(spans[0]).unwrap_or(usize::MAX)).ok()?;
+        let (second, third) = rest.split_at(to_usize(spans[1]).unwrap_or(usize::MAX)).ok()?;
+        Some([first, second, third].map(Buffer::Empty))
+    };
+    let cut: Option<Vec<_>> = slots.into_iter().map(cut).collect();
+    cut.ok_or_else(|| ResidencyError::Unknown { what: "a slot for an expert".into() })
+}
+
+/// Reads of experts that may be inside the queue: those of a layer, and guesses.
+const EXPERT_REQUESTS_MAX: usize = 512;
+
 const PINNED: u32 = u32::MAX;
+
+/// Marks a slot as one of the cache of experts. Plans have at most 2^16 slots in a ring, and fewer
+/// than 2^31 units.
+const EXPERT: u32 = 1 << 31;
 
 fn token(issue: Issue) -> u64 {
     let to = match issue.to {
         Destination::Slot(slot) => slot.0,
+        Destination::Expert(slot) => slot.0 | EXPERT,
         Destination::Pinned => PINNED,
     };
     u64::from(issue.extent.0) << 32 | u64::from(to)
@@ -228,6 +315,7 @@ fn token(issue: Issue) -> u64 {
 fn issue(token: u64) -> Issue {
     let to = match token as u32 {
         PINNED => Destination::Pinned,
+        slot if slot & EXPERT != 0 => Destination::Expert(SlotId(slot & !EXPERT)),
         slot => Destination::Slot(SlotId(slot)),
     };
     Issue { extent: ExtentId((token >> 32) as u32), to }
@@ -239,8 +327,10 @@ mod tests {
 
     #[test]
     fn tokens_carry_the_issue() {
-        for to in [Destination::Pinned, Destination::Slot(SlotId(0)), Destination::Slot(SlotId(77))]
-        {
+        let (zero, some) = (SlotId(0), SlotId(77));
+        let slots = [Destination::Slot(zero), Destination::Slot(some)];
+        let experts = [Destination::Expert(zero), Destination::Expert(some)];
+        for to in slots.into_iter().chain(experts).chain([Destination::Pinned]) {
             for extent in [0, 1, u32::MAX] {
                 let i = Issue { extent: ExtentId(extent), to };
                 assert_eq!(issue(token(i)), i);

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use lowtide_mapping::{Backend, DirectFile, Error, QueueOptions};
+use lowtide_mapping::{Backend, DirectFile, Error, Priority, QueueOptions};
 
+use crate::board::Whereabouts;
 use crate::direct::{Arrival, DirectLane, Filled};
 use crate::error::ResidencyError;
-use crate::extent::{Extent, ExtentId};
+use crate::experts::Policy;
+use crate::experts::live::{Fetch, LiveExperts};
+use crate::extent::{Extent, ExtentId, UNIT_SLICES, UnitId};
 use crate::mapped::{MappedLane, Populated};
 use crate::plan::{PinnedIn, Placement, Plan, Streaming};
 use crate::ring::SlotId;
@@ -23,6 +26,8 @@ pub(crate) enum Lane {
     Ring,
     /// Whoever brings in pinned extents.
     Pinned,
+    /// Whoever brings in experts.
+    Experts,
 }
 
 impl From<Destination> for Lane {
@@ -30,6 +35,7 @@ impl From<Destination> for Lane {
         match to {
             Destination::Slot(_) => Lane::Ring,
             Destination::Pinned => Lane::Pinned,
+            Destination::Expert(_) => Lane::Experts,
         }
     }
 }
@@ -45,8 +51,13 @@ pub(crate) enum Wait {
 /// Populates of pinned extents under way at once: with 8 MB tiles, 128 MB of reading ahead.
 const POPULATES_MAX: u32 = 16;
 
+/// Reads with the disk at once where there are experts: they are small, and all of a layer's are asked
+/// for at once.
+const EXPERT_QUEUE_DEPTH: u32 = 32;
+
 pub(crate) struct Driver {
     pub schedule: Schedule,
+    pub experts: Option<LiveExperts>,
     direct: Option<DirectLane>,
     mapped: Option<MappedLane>,
     streaming: Streaming,
@@ -76,10 +87,12 @@ impl Driver {
         let is_mapped =
             (streaming == Streaming::Mapped && streams) || (pinned_in == PinnedIn::Mapping && pins);
         let queue_depth = plan.input.ring.queue_depth;
+        let has_experts = plan.experts.slots > 0;
         let direct = if is_direct {
+            let deep = if has_experts { EXPERT_QUEUE_DEPTH } else { 0 };
             let options = QueueOptions {
                 backend: options.reader,
-                depth: queue_depth as usize,
+                depth: queue_depth.max(deep) as usize,
                 piece_bytes: options.piece_bytes,
                 ..QueueOptions::default()
             };
@@ -101,6 +114,7 @@ impl Driver {
         };
         Ok(Driver {
             schedule: Schedule::new(plan, depth),
+            experts: has_experts.then(|| LiveExperts::new(plan, Policy::default())),
             direct,
             mapped,
             streaming,
@@ -111,7 +125,7 @@ impl Driver {
             pinned_bytes: 0,
             locked_bytes: 0,
             busy_since: None,
-            watch: Watch::new(plan.sums.ring_bytes),
+            watch: Watch::new(plan.sums.ring_bytes + plan.sums.expert_bytes),
         })
     }
 
@@ -127,6 +141,7 @@ impl Driver {
         }
         for x in store.plan.extents().iter() {
             store.set_here(x.id, false);
+            store.board.set(x.id, Whereabouts::Disk);
         }
         self.schedule.reload_pinned();
         self.pinned_bytes = 0;
@@ -137,13 +152,18 @@ impl Driver {
     /// anything.
     pub fn pump(&mut self, store: &Store) -> bool {
         let mut progress = false;
-        while let Some(arrival) = self.poll_direct() {
+        while let Some(arrival) = self.poll_direct(&store.plan) {
             self.settle_direct(store, arrival);
             progress = true;
         }
         while let Some(done) = self.mapped.as_mut().and_then(|m| m.poll().ok().flatten()) {
             self.settle_mapped(store, done);
             progress = true;
+        }
+        // What a layer waits for comes before what will be needed later.
+        while let Some(fetch) = self.experts.as_mut().and_then(LiveExperts::next_fetch) {
+            progress = true;
+            self.fetch(store, fetch, Priority::Demand);
         }
         while let Some(issue) = self.schedule.next_issue() {
             progress = true;
@@ -153,7 +173,7 @@ impl Driver {
             }
         }
         // What was started goes to the kernel now, not when somebody waits.
-        while let Some(arrival) = self.poll_direct() {
+        while let Some(arrival) = self.poll_direct(&store.plan) {
             self.settle_direct(store, arrival);
         }
         self.count_busy();
@@ -162,21 +182,96 @@ impl Driver {
 
     /// If the kernel refuses io_uring's own call, there is nothing to take, and whoever waits next
     /// is told.
-    fn poll_direct(&mut self) -> Option<Arrival> {
-        self.direct.as_mut()?.poll().ok().flatten()
+    fn poll_direct(&mut self, plan: &Plan) -> Option<Arrival> {
+        self.direct.as_mut()?.poll(plan).ok().flatten()
+    }
+
+    /// Starts reading a unit's slices into the slot it was given.
+    pub fn fetch(&mut self, store: &Store, fetch: Fetch, priority: Priority) {
+        let plan = &store.plan;
+        if let Some(evicted) = fetch.claim.evicted {
+            // What a helper that has died cannot drop, whoever waits for it is told of.
+            let _ = self.drop_unit(plan, evicted);
+        }
+        let to = Destination::Expert(fetch.claim.slot);
+        for id in plan.extents().units()[fetch.unit.index()].slices {
+            let x = plan.extents()[id.index()];
+            let issue = Issue { extent: id, to };
+            let fault = |source| ResidencyError::Read { extent: x, source };
+            let started = match (self.streaming, &mut self.direct, &mut self.mapped) {
+                (Streaming::Direct, Some(direct), _) => {
+                    direct.start(&x, issue, priority).map_err(fault)
+                }
+                (Streaming::Mapped, _, Some(mapped)) => mapped.start(&x, issue, false),
+                _ => Err(ResidencyError::Stalled { id }),
+            };
+            if let Err(error) = started {
+                self.slice_done(&x, fetch.claim.slot, Err(error));
+            }
+        }
+    }
+
+    fn slice_done(&mut self, x: &Extent, slot: SlotId, result: Result<(), ResidencyError>) {
+        let Some(experts) = self.experts.as_mut() else { return };
+        experts.slice_done(slot, result.is_ok());
+        if let Err(error) = result {
+            self.errors.insert(x.id, error);
+        }
+    }
+
+    /// Mapped streaming: drops the pages of a unit that has lost its slot.
+    fn drop_unit(&mut self, plan: &Plan, unit: UnitId) -> Result<(), ResidencyError> {
+        let (Streaming::Mapped, Some(mapped), Some(experts)) =
+            (self.streaming, &mut self.mapped, &self.experts)
+        else {
+            return Ok(());
+        };
+        for id in plan.extents().units()[unit.index()].slices {
+            mapped.drop_pages(&plan.extents()[id.index()], experts.droppable(plan, id))?;
+        }
+        Ok(())
+    }
+
+    pub fn lend_unit(&mut self, slot: SlotId) -> Option<[Filled; UNIT_SLICES]> {
+        self.direct.as_mut()?.lend_unit(slot)
+    }
+
+    pub fn release_unit(&mut self, slot: SlotId, filled: Option<[Filled; UNIT_SLICES]>) {
+        if let (Some(filled), Some(direct)) = (filled, &mut self.direct) {
+            direct.give_back_unit(slot, filled);
+        }
+        if let Some(experts) = &mut self.experts {
+            experts.cache().release(slot);
+        }
+    }
+
+    /// The reason why a unit could not be had.
+    pub fn take_unit_error(&mut self, plan: &Plan, unit: UnitId) -> ResidencyError {
+        let slices = plan.extents().units()[unit.index()].slices;
+        let errors = slices.map(|id| self.errors.remove(&id));
+        let first = errors.into_iter().flatten().next();
+        first.unwrap_or(ResidencyError::Stalled { id: slices[0] })
     }
 
     fn start(&mut self, store: &Store, x: &Extent, issue: Issue) -> Result<(), ResidencyError> {
         let is_direct = match issue.to {
             Destination::Slot(slot) => {
+                store.board.fill_slot(slot.0, x.id);
                 self.drop_slot(&store.plan, slot)?;
                 self.streaming == Streaming::Direct
             }
             Destination::Pinned => self.pinned_in == PinnedIn::Arena,
+            Destination::Expert(_) => return Err(ResidencyError::Stalled { id: x.id }),
         };
+        store.board.set(x.id, Whereabouts::Reading);
         let fault = |source| ResidencyError::Read { extent: *x, source };
         match (is_direct, &mut self.direct, &mut self.mapped) {
-            (true, Some(direct), _) => direct.start(x, issue).map_err(fault),
+            (true, Some(direct), _) => {
+                // Experts are demanded: the ring only runs ahead, and waits its turn.
+                let ahead = self.experts.is_some();
+                let priority = if ahead { Priority::Guess } else { Priority::Demand };
+                direct.start(x, issue, priority).map_err(fault)
+            }
             (false, _, Some(mapped)) => {
                 if let (Destination::Slot(slot), Some(Placement::Streamed(tile))) =
                     (issue.to, store.plan.placement(x.id))
@@ -217,8 +312,14 @@ impl Driver {
         let Arrival { issue, result, bytes } = arrival;
         self.figures.direct_bytes += bytes;
         let x = store.plan.extents()[issue.extent.index()];
+        if let Destination::Expert(slot) = issue.to {
+            let fault = |source| ResidencyError::Read { extent: x, source };
+            return self.slice_done(&x, slot, result.map(drop).map_err(fault));
+        }
         match result {
             Ok(filled) => {
+                store.board.set(x.id, Whereabouts::Memory);
+                store.board.read(x.len);
                 if let (Some(filled), Some(Residence::Arena(place))) =
                     (filled, store.residence.get(x.id.index()))
                 {
@@ -229,6 +330,7 @@ impl Driver {
                 self.schedule.completed(issue, true);
             }
             Err(source) => {
+                store.board.set(x.id, Whereabouts::Disk);
                 self.fail(&x, issue, ResidencyError::Read { extent: x, source });
             }
         }
@@ -237,9 +339,16 @@ impl Driver {
     fn settle_mapped(&mut self, store: &Store, done: Populated) {
         let Populated { issue, result, locked } = done;
         let x = store.plan.extents()[issue.extent.index()];
+        if let Destination::Expert(slot) = issue.to {
+            self.figures.populated_bytes += if result.is_ok() { x.len } else { 0 };
+            let fault = |source| ResidencyError::Read { extent: x, source };
+            return self.slice_done(&x, slot, result.map_err(fault));
+        }
         match result {
             Ok(()) => {
                 self.figures.populated_bytes += x.len;
+                store.board.set(x.id, Whereabouts::Memory);
+                store.board.read(x.len);
                 if issue.to == Destination::Pinned {
                     self.pinned_bytes += x.len;
                     self.locked_bytes += if locked { x.len } else { 0 };
@@ -264,11 +373,11 @@ impl Driver {
         deadline: Duration,
     ) -> Result<Wait, ResidencyError> {
         let is_direct = match lane {
-            Lane::Ring => self.streaming == Streaming::Direct,
+            Lane::Ring | Lane::Experts => self.streaming == Streaming::Direct,
             Lane::Pinned => self.pinned_in == PinnedIn::Arena,
         };
         let wait = match (is_direct, &mut self.direct, &mut self.mapped) {
-            (true, Some(direct), _) => match direct.wait(deadline) {
+            (true, Some(direct), _) => match direct.wait(&store.plan, deadline) {
                 Ok(Some(arrival)) => {
                     self.settle_direct(store, arrival);
                     Wait::Arrived
@@ -314,7 +423,9 @@ impl Driver {
 
     /// Nothing is streamed and everything pinned is there: no more to do.
     pub fn is_settled(&self) -> bool {
-        self.schedule.ring().slots().is_empty() && self.schedule.pinned_complete()
+        self.schedule.ring().slots().is_empty()
+            && self.schedule.pinned_complete()
+            && self.experts.as_ref().is_none_or(LiveExperts::is_idle)
     }
 
     pub fn pinned_figures(&self) -> (u64, u64) {
@@ -340,6 +451,10 @@ impl Driver {
     pub fn close(&mut self, plan: &Plan) {
         for i in 0..self.in_slot.len() {
             let _ = self.drop_slot(plan, SlotId(i as u32));
+        }
+        let present = self.experts.as_mut().map(|e| e.cache().present().collect::<Vec<_>>());
+        for unit in present.into_iter().flatten() {
+            let _ = self.drop_unit(plan, unit);
         }
     }
 }

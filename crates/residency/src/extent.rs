@@ -39,6 +39,45 @@ pub enum Use {
     /// A few rows of it in every pass (a token embedding): read row by row, resident only when
     /// everything is.
     Lookup,
+    /// A slice of a unit that only some tokens use: one matrix of one expert.
+    Expert {
+        /// The unit: all slices of the expert come and go together.
+        unit: UnitId,
+        /// Which of its slices, from 0.
+        slice: u8,
+    },
+}
+
+/// A unit of experts' slices: one expert of one layer. Prints `e412`.
+///
+/// Only [`Extents::push_unit`] makes them, so an id is always a valid index of the list it came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct UnitId(pub(crate) u32);
+
+impl UnitId {
+    /// The place among all units, from 0: layer by layer, in each by expert.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "e{}", self.0)
+    }
+}
+
+/// Slices of a unit: gate, up and down.
+pub const UNIT_SLICES: usize = 3;
+
+/// What is fetched and dropped together: the slices of one expert.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unit {
+    /// The layer it belongs to, counted among the layers that have experts.
+    pub layer: u32,
+    /// Its slices.
+    pub slices: [ExtentId; UNIT_SLICES],
 }
 
 /// A byte range of one file that is used as one.
@@ -103,6 +142,8 @@ impl fmt::Display for Bytes {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Extents {
     list: Vec<Extent>,
+    units: Vec<Unit>,
+    used_together: u32,
 }
 
 impl Extents {
@@ -136,6 +177,49 @@ impl Extents {
         let id = ExtentId(id);
         self.list.push(Extent { id, source, offset, len, usage });
         Ok(id)
+    }
+
+    /// Appends the slices of one expert as `(source, offset, length)`. `layer` counts the layers that
+    /// have experts, from 0, and does not fall; a token uses `used` of a layer's units.
+    ///
+    /// # Errors
+    /// As [`Extents::push`]; [`PlanError::Parameter`] for a layer that falls.
+    pub fn push_unit(
+        &mut self,
+        layer: u32,
+        used: u32,
+        slices: [(SourceId, u64, u64); UNIT_SLICES],
+    ) -> Result<UnitId, PlanError> {
+        if self.units.last().is_some_and(|last| last.layer > layer) {
+            return Err(PlanError::Parameter { what: "layer of an expert", why: "it falls" });
+        }
+        // There are fewer units than extents, and `push` bounds those.
+        let unit = UnitId(u32::try_from(self.units.len()).unwrap_or(u32::MAX));
+        let mut ids = [ExtentId(0); UNIT_SLICES];
+        for ((slice, id), (source, offset, len)) in (0u8..).zip(&mut ids).zip(slices) {
+            *id = self.push(source, offset, len, Use::Expert { unit, slice })?;
+        }
+        self.units.push(Unit { layer, slices: ids });
+        self.used_together = self.used_together.max(used);
+        Ok(unit)
+    }
+
+    /// The units, by layer and then by expert.
+    #[must_use]
+    pub fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// Units of one layer that a token uses, at most.
+    #[must_use]
+    pub fn used_together(&self) -> u32 {
+        self.used_together
+    }
+
+    /// The layers that have experts.
+    #[must_use]
+    pub fn expert_layers(&self) -> u32 {
+        self.units.last().map_or(0, |unit| unit.layer + 1)
     }
 }
 

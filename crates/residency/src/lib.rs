@@ -24,9 +24,11 @@
 //! have, `probe` the one we do.
 #![forbid(unsafe_code)]
 
+mod board;
 mod direct;
 mod driver;
 mod error;
+pub mod experts;
 mod extent;
 mod mapped;
 mod plan;
@@ -43,19 +45,25 @@ mod select;
 pub mod sim;
 mod stats;
 mod store;
+mod store_experts;
 #[cfg(test)]
 mod test_rng;
 mod touch;
 mod watch;
 
+pub use board::{Board, Glance, Whereabouts};
 pub use error::{PlanError, ResidencyError};
+pub use experts::ExpertSlots;
+pub use experts::live::ExpertUse;
 pub use extent::{
-    Bytes, Extent, ExtentId, Extents, SourceId, TILE_ROW_GROUP, Use, tile_rows, tile_target_bytes,
+    Bytes, Extent, ExtentId, Extents, SourceId, TILE_ROW_GROUP, UNIT_SLICES, Unit, UnitId, Use,
+    tile_rows, tile_target_bytes,
 };
 pub use plan::{PAGE_BYTES, PinnedIn, Placement, Plan, PlanInput, RingParams, Streaming, Sums};
 pub use probe::{DiskProbe, ProbePoint, probe_disk, probe_ways};
 pub use ring::{Fill, Ring, Slot, SlotId, Standing};
 pub use schedule::{Depth, Destination, Issue, Schedule, Wanted};
-pub use stats::{PassStats, StoreStats};
+pub use stats::{LayerTraffic, PassStats, StoreStats};
 pub use store::{Keep, Source, Store, StoreOptions, Tile, streaming_for};
+pub use store_experts::Expert;
 pub use touch::{TouchedRow, Touches};

@@ -98,6 +98,11 @@ impl MappedLane {
     /// Drops the pages of a streamed tile, except those that a neighbour still needs.
     pub fn drop_behind(&mut self, x: &Extent, tile: u32) -> Result<(), ResidencyError> {
         let Some(range) = self.droppable.get(tile as usize) else { return Ok(()) };
+        self.drop_pages(x, range.clone())
+    }
+
+    /// Drops some of an extent's pages.
+    pub fn drop_pages(&mut self, x: &Extent, range: Range<u64>) -> Result<(), ResidencyError> {
         if range.start >= range.end {
             return Ok(());
         }
@@ -161,7 +166,8 @@ fn droppable(plan: &Plan) -> Vec<Range<u64>> {
             Some(Placement::Pinned) if plan.input.pinned_in == PinnedIn::Arena => continue,
             Some(Placement::Pinned) => u32::MAX,
             Some(Placement::Streamed(i)) => i,
-            Some(Placement::Rows) | None => continue,
+            // Experts look after each other's pages; a page shared with one is dropped and read again.
+            Some(Placement::Rows | Placement::Cached) | None => continue,
         };
         let pages = x.aligned(PAGE_BYTES);
         for page in [pages.start, pages.end - PAGE_BYTES] {

@@ -7,6 +7,7 @@
 //! ones, so that disk and compute overlap from the first layer to the last.
 
 use crate::error::PlanError;
+use crate::experts::{ExpertSlots, expert_slots, unit_spans};
 use crate::extent::{Extent, ExtentId, Extents, Use};
 use crate::select::{Cost, spread};
 
@@ -87,6 +88,8 @@ pub enum Placement {
     Streamed(u32),
     /// Read row by row; from the mapping if everything is resident there.
     Rows,
+    /// In the cache of experts while its unit is.
+    Cached,
 }
 
 /// The decision for one model, one budget.
@@ -103,6 +106,8 @@ pub struct Plan {
     pub slots: u32,
     /// Bytes of one slot.
     pub slot_bytes: u64,
+    /// The cache of experts; no slots if there are none or everything is resident.
+    pub experts: ExpertSlots,
 }
 
 /// The plan in figures, all in bytes.
@@ -114,6 +119,8 @@ pub struct Sums {
     pub always_bytes: u64,
     /// The ring.
     pub ring_bytes: u64,
+    /// The cache of experts.
+    pub expert_bytes: u64,
     /// Page tables and page cache bookkeeping for the above (an upper bound).
     pub overhead_bytes: u64,
     /// Read in every pass, in whole pages.
@@ -138,44 +145,49 @@ impl Plan {
         let tiles = total(&extents, Use::Tile, &input);
         let slot_bytes = slot_bytes(&extents);
         let base = base_bytes(&extents, &input);
-        let slot_cost = ring_cost(slot_bytes, &input);
-        let ring_min = slot_cost.saturating_mul(u64::from(input.ring.slots_min));
+        let ring_min =
+            ring_cost(slot_bytes, &input).saturating_mul(u64::from(input.ring.slots_min));
         let mut sums = Sums {
             always_bytes: always.bytes,
             lookup_bytes: lookup_bytes(&extents),
             everything_bytes: everything_bytes(&extents, &input),
             ..Sums::default()
         };
+        let unit_cost = ring_cost(unit_spans(&extents).iter().sum(), &input);
         let fixed = base.saturating_add(always.all());
         let smallest = ring_min.min(tiles.all());
-        sums.floor_bytes = fixed.saturating_add(smallest).min(sums.everything_bytes);
+        let experts_min = expert_slots::floor_slots(&extents) * unit_cost;
+        sums.floor_bytes = fixed.saturating_add(smallest).saturating_add(experts_min);
+        sums.floor_bytes = sums.floor_bytes.min(sums.everything_bytes);
         let budget = input.weights_budget_bytes;
         if budget >= sums.everything_bytes {
             return Ok(Plan::all_resident(extents, input, sums));
         }
-        let Some(free) = budget.checked_sub(fixed).filter(|&free| free >= smallest) else {
+        let free = budget.checked_sub(fixed).filter(|&free| free >= smallest + experts_min);
+        let Some(free) = free else {
             return Err(PlanError::BelowFloor {
                 floor_bytes: sums.floor_bytes,
                 always_bytes: fixed,
-                ring_bytes: smallest,
+                ring_bytes: smallest + experts_min,
                 slots: input.ring.slots_min,
                 slot_bytes,
                 budget_bytes: budget,
             });
         };
-        // Continuous in `free` with a slope below 1, so that what is left for pinned tiles never
-        // shrinks as the budget grows. Close to "everything fits" little is streamed and a large
-        // ring would only push more out.
-        let deficit = tiles.all().saturating_sub(free);
-        let ring_wanted = (free / input.ring.budget_divisor)
-            .min(ring_cost(input.ring.bytes_target, &input))
-            .min(deficit / 2)
-            .max(ring_min);
-        // All tiles fit, only the rows of lookup extents do not: no ring.
-        let ring = if deficit == 0 { 0 } else { ring_wanted };
-        let slots = u32::try_from(ring / slot_cost.max(1)).unwrap_or(u32::MAX);
+        let experts = ExpertSlots::for_budget(&extents, free, (smallest, tiles.all()), unit_cost);
+        let free = free - u64::from(experts.slots) * unit_cost;
+        let ring = ring_wanted(free, tiles.all(), ring_min, &input);
         let chosen = spread(&tile_costs(&extents, &input), free - ring);
-        let plan = Plan::partly_resident(extents, input, sums, &chosen, (slots, slot_bytes), base);
+        let slots = u32::try_from(ring / ring_cost(slot_bytes, &input).max(1)).unwrap_or(u32::MAX);
+        let plan = Plan::partly_resident(
+            extents,
+            input,
+            sums,
+            &chosen,
+            (slots, slot_bytes),
+            base,
+            experts,
+        );
         Ok(plan)
     }
 
@@ -184,17 +196,27 @@ impl Plan {
             .iter()
             .map(|x| match x.usage {
                 Use::Lookup => Placement::Rows,
-                Use::Tile | Use::Always => Placement::Pinned,
+                Use::Tile | Use::Always | Use::Expert { .. } => Placement::Pinned,
             })
             .collect();
         sums.pinned_bytes = match input.pinned_in {
             PinnedIn::Mapping => union_pages(&extents).0,
             PinnedIn::Arena => {
-                sums.always_bytes.saturating_add(total(&extents, Use::Tile, &input).bytes)
+                let extents = extents.iter().filter(|x| x.usage != Use::Lookup);
+                extents.fold(Cost::default(), |sum, x| sum.plus(cost(x, &input))).bytes
             }
         };
         sums.overhead_bytes = sums.everything_bytes - sums.pinned_bytes;
-        Plan { extents, placement, streamed: Vec::new(), input, sums, slots: 0, slot_bytes: 0 }
+        Plan {
+            extents,
+            placement,
+            streamed: Vec::new(),
+            input,
+            sums,
+            slots: 0,
+            slot_bytes: 0,
+            experts: ExpertSlots::default(),
+        }
     }
 
     fn partly_resident(
@@ -204,6 +226,7 @@ impl Plan {
         chosen: &[bool],
         (slots, slot_bytes): (u32, u64),
         base: u64,
+        experts: ExpertSlots,
     ) -> Plan {
         let mut streamed = Vec::new();
         let mut placement = Vec::with_capacity(extents.len());
@@ -213,6 +236,10 @@ impl Plan {
             let pin = match x.usage {
                 Use::Lookup => {
                     placement.push(Placement::Rows);
+                    continue;
+                }
+                Use::Expert { .. } => {
+                    placement.push(Placement::Cached);
                     continue;
                 }
                 Use::Always => true,
@@ -234,9 +261,13 @@ impl Plan {
         let slot_bytes = if slots == 0 { 0 } else { slot_bytes };
         sums.pinned_bytes = pinned.bytes;
         sums.ring_bytes = slot_bytes * u64::from(slots);
-        let ring_overhead = ring_cost(sums.ring_bytes, &input) - sums.ring_bytes;
-        sums.overhead_bytes = base + pinned.overhead + ring_overhead;
-        Plan { extents, placement, streamed, input, sums, slots, slot_bytes }
+        sums.expert_bytes = experts.bytes();
+        let overhead = |bytes| ring_cost(bytes, &input) - bytes;
+        sums.overhead_bytes = base
+            + pinned.overhead
+            + overhead(sums.ring_bytes)
+            + u64::from(experts.slots) * overhead(experts.slot_bytes());
+        Plan { extents, placement, streamed, input, sums, slots, slot_bytes, experts }
     }
 
     /// The extents in order of use.
@@ -260,13 +291,14 @@ impl Plan {
     /// Whether nothing is streamed.
     #[must_use]
     pub fn is_all_resident(&self) -> bool {
-        self.streamed.is_empty()
+        self.streamed.is_empty() && self.experts.slots == 0
     }
 
     /// All memory the plan uses: at most the budget for weights it was given.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.sums.pinned_bytes + self.sums.ring_bytes + self.sums.overhead_bytes
+        let Sums { pinned_bytes, ring_bytes, expert_bytes, overhead_bytes, .. } = self.sums;
+        pinned_bytes + ring_bytes + expert_bytes + overhead_bytes
     }
 
     /// Whether rows of lookup extents may stay in the mapping: everything fits there.
@@ -281,6 +313,22 @@ impl Plan {
     pub fn pass_bound_s(&self, disk_bytes_per_s: f64) -> f64 {
         self.sums.streamed_bytes as f64 / disk_bytes_per_s
     }
+}
+
+/// Bytes of ring for tiles of `tiles` bytes in `free`.
+fn ring_wanted(free: u64, tiles: u64, ring_min: u64, input: &PlanInput) -> u64 {
+    // Continuous in `free` with a slope below 1, so that what is left for pinned tiles never
+    // shrinks as the budget grows. Close to "everything fits" little is streamed and a large
+    // ring would only push more out.
+    let deficit = tiles.saturating_sub(free);
+    // All tiles fit, only the rows of lookup extents, or experts, do not: no ring.
+    if deficit == 0 {
+        return 0;
+    }
+    (free / input.ring.budget_divisor)
+        .min(ring_cost(input.ring.bytes_target, input))
+        .min(deficit / 2)
+        .max(ring_min)
 }
 
 fn check(input: &PlanInput) -> Result<(), PlanError> {
@@ -326,14 +374,18 @@ fn ring_cost(bytes: u64, input: &PlanInput) -> u64 {
 
 /// Costs that do not depend on what is pinned.
 fn base_bytes(extents: &Extents, input: &PlanInput) -> u64 {
-    /// A huge page of rounding for each of the two arenas.
+    /// A huge page of rounding for each of the arenas.
     const HUGE_PAGE_BYTES: u64 = 2 << 20;
+    let experts = match input.streaming {
+        Streaming::Direct if !extents.units().is_empty() => HUGE_PAGE_BYTES,
+        _ => 0,
+    };
     let tables = match input.streaming {
         // Dropping pages leaves the tables that pointed to them.
         Streaming::Mapped => union_pages(extents).1,
         Streaming::Direct => HUGE_PAGE_BYTES,
     };
-    tables + if input.pinned_in == PinnedIn::Arena { HUGE_PAGE_BYTES } else { 0 }
+    tables + experts + if input.pinned_in == PinnedIn::Arena { HUGE_PAGE_BYTES } else { 0 }
 }
 
 fn total(extents: &Extents, usage: Use, input: &PlanInput) -> Cost {
@@ -363,7 +415,8 @@ fn everything_bytes(extents: &Extents, input: &PlanInput) -> u64 {
             pages.saturating_add(tables).saturating_add(page_cache_overhead(pages))
         }
         PinnedIn::Arena => {
-            let sum = total(extents, Use::Always, input).plus(total(extents, Use::Tile, input));
+            let used = extents.iter().filter(|x| x.usage != Use::Lookup);
+            let sum = used.fold(Cost::default(), |sum, x| sum.plus(cost(x, input)));
             sum.all().saturating_add(base_bytes(extents, input))
         }
     }

@@ -55,6 +55,7 @@ fn check_sums(plan: &Plan) {
                 streamed += page(x.id.index());
             }
             Placement::Rows => assert_eq!(x.usage, Use::Lookup),
+            Placement::Cached => panic!("{x} is no expert"),
         }
     }
     assert_eq!(plan.sums.streamed_bytes, streamed);

@@ -12,6 +12,8 @@ pub enum Destination {
     Slot(SlotId),
     /// To the extent's own place among the pinned ones.
     Pinned,
+    /// Into a slot of the cache of experts.
+    Expert(SlotId),
 }
 
 /// A read to start now.
@@ -148,6 +150,8 @@ impl Schedule {
                 self.pinned_under_way = self.pinned_under_way.saturating_sub(1);
                 self.pinned.loaded(issue.extent, ok);
             }
+            // Experts are not on this schedule: nobody knows their order.
+            Destination::Expert(_) => {}
         }
     }
 
@@ -155,7 +159,7 @@ impl Schedule {
     pub fn want(&mut self, id: ExtentId) -> Wanted {
         let Some(placement) = self.placement.get(id.index()) else { return Wanted::Unknown };
         match *placement {
-            Placement::Rows => Wanted::Unknown,
+            Placement::Rows | Placement::Cached => Wanted::Unknown,
             Placement::Pinned => {
                 self.position = id.index() + 1;
                 self.pinned.want(id)
@@ -191,6 +195,7 @@ impl Schedule {
         match to {
             Destination::Slot(slot) => self.ring.retry(slot),
             Destination::Pinned => self.pinned.forget(id),
+            Destination::Expert(_) => {}
         }
     }
 

@@ -20,6 +20,23 @@ pub struct PassStats {
     pub disk_busy_s: f64,
     /// Extents acquired.
     pub acquired: u64,
+    /// Experts that were in memory when a router asked for them.
+    pub expert_hits: u64,
+    /// Experts that were not.
+    pub expert_misses: u64,
+    /// Bytes of those.
+    pub expert_bytes: u64,
+    /// Experts read on a guess.
+    pub expert_guesses: u64,
+}
+
+/// What one layer's experts have met since the store was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LayerTraffic {
+    /// In memory when asked for.
+    pub hits: u64,
+    /// Not in memory.
+    pub misses: u64,
 }
 
 impl PassStats {
@@ -44,6 +61,10 @@ impl PassStats {
         self.row_bytes += other.row_bytes;
         self.disk_busy_s += other.disk_busy_s;
         self.acquired += other.acquired;
+        self.expert_hits += other.expert_hits;
+        self.expert_misses += other.expert_misses;
+        self.expert_bytes += other.expert_bytes;
+        self.expert_guesses += other.expert_guesses;
     }
 }
 

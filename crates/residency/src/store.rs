@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use lowtide_mapping::{Backend, DirectFile, Mapping, ModelFile, ReadMode};
 
+use crate::board::Board;
 use crate::direct::Filled;
 use crate::driver::{Driver, Lane, Wait};
 use crate::error::ResidencyError;
@@ -109,16 +110,17 @@ pub struct Store {
     pub(crate) sources: Vec<Source>,
     pub(crate) residence: Vec<Residence>,
     options: StoreOptions,
-    driver: RefCell<Driver>,
+    pub(crate) driver: RefCell<Driver>,
     rows: RefCell<Option<RowReader>>,
     /// Pinned extents are all there and nothing is streamed: the driver has nothing to do.
     settled: Cell<bool>,
     checked: Cell<Instant>,
-    pass: RefCell<PassStats>,
+    pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,
     pass_began: Cell<Option<Instant>>,
     /// What was used since it was last looked at, where that is recorded.
     touches: RefCell<Option<Touches>>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Store {
@@ -164,7 +166,15 @@ impl Store {
             stats: Cell::default(),
             pass_began: Cell::new(None),
             touches: RefCell::new(None),
+            board: Arc::default(),
         })
+    }
+
+    /// Notes on `board` where extents are from now on. What was brought in before is not on it, so
+    /// this is done before the first pass.
+    pub fn watch(&mut self, board: Arc<Board>) {
+        board.reset(self.plan.extents().len(), self.plan.slots as usize);
+        self.board = board;
     }
 
     /// The plan.
@@ -186,12 +196,27 @@ impl Store {
     /// # Errors
     /// [`ResidencyError::Changed`] if a file is no longer what it was.
     pub fn begin_pass(&self, skipped: impl Fn(ExtentId) -> bool) -> Result<(), ResidencyError> {
+        self.begin_pass_of(1, skipped)
+    }
+
+    /// The same for a pass of so many tokens.
+    ///
+    /// # Errors
+    /// As [`Store::begin_pass`].
+    pub fn begin_pass_of(
+        &self,
+        tokens: u32,
+        skipped: impl Fn(ExtentId) -> bool,
+    ) -> Result<(), ResidencyError> {
         self.check_files()?;
         *self.pass.borrow_mut() = PassStats::default();
         self.pass_began.set(Some(Instant::now()));
         let mut driver = self.driver.borrow_mut();
         self.reload_if_lost(&mut driver);
         driver.schedule.begin_pass(skipped);
+        if let Some(experts) = &mut driver.experts {
+            experts.begin_pass(tokens);
+        }
         driver.pump(self);
         self.settled.set(driver.is_settled());
         Ok(())
@@ -238,9 +263,7 @@ impl Store {
         let Some(x) = self.plan.extents().get(id.index()) else {
             return Err(ResidencyError::Unknown { what: id.to_string() });
         };
-        if let Some(touches) = self.touches.borrow_mut().as_mut() {
-            touches.mark(id);
-        }
+        self.note_use(id);
         if let Some(bytes) = self.resident(x)? {
             if !self.settled.get() {
                 self.poll();
@@ -265,6 +288,14 @@ impl Store {
         Some(seen)
     }
 
+    /// Notes the use of an extent for whoever watches or records.
+    pub(crate) fn note_use(&self, id: ExtentId) {
+        if let Some(touches) = self.touches.borrow_mut().as_mut() {
+            touches.mark(id);
+        }
+        self.board.used(id);
+    }
+
     /// Looks after the disk: takes what has been read and starts what can be. Acquire and release
     /// do so too; to be called in between by work that takes longer than some milliseconds.
     pub fn poll(&self) {
@@ -280,7 +311,7 @@ impl Store {
         }
     }
 
-    fn mapped_bytes(&self, x: &Extent) -> Result<&[u8], ResidencyError> {
+    pub(crate) fn mapped_bytes(&self, x: &Extent) -> Result<&[u8], ResidencyError> {
         let mapping = &self.sources[x.source.0 as usize].mapping;
         let fault = |source| ResidencyError::Read { extent: *x, source };
         mapping.bytes(byte_range(x)?).map_err(fault)
@@ -313,7 +344,9 @@ impl Store {
         };
         if waited {
             let mut pass = self.pass.borrow_mut();
-            pass.wait_s += begin.elapsed().as_secs_f64();
+            let waited = begin.elapsed();
+            self.board.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+            pass.wait_s += waited.as_secs_f64();
             pass.waits += 1;
         }
         Ok(tile)
@@ -321,7 +354,12 @@ impl Store {
 
     /// Makes progress towards an extent: what can be done at once, else sleeps until something
     /// arrives (true).
-    fn wait(&self, driver: &mut Driver, x: &Extent, lane: Lane) -> Result<bool, ResidencyError> {
+    pub(crate) fn wait(
+        &self,
+        driver: &mut Driver,
+        x: &Extent,
+        lane: Lane,
+    ) -> Result<bool, ResidencyError> {
         if driver.pump(self) {
             return Ok(false);
         }
@@ -439,7 +477,7 @@ impl Store {
         result
     }
 
-    fn check_now_and_then(&self) -> Result<(), ResidencyError> {
+    pub(crate) fn check_now_and_then(&self) -> Result<(), ResidencyError> {
         if self.checked.get().elapsed() < self.options.check_interval {
             return Ok(());
         }
@@ -473,7 +511,8 @@ impl Store {
     /// Bytes of weights in memory now: pinned ones that are there, and the ring.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        self.driver.borrow().pinned_figures().0 + self.plan.sums.ring_bytes
+        let sums = &self.plan.sums;
+        self.driver.borrow().pinned_figures().0 + sums.ring_bytes + sums.expert_bytes
     }
 
     /// Marks a pinned extent of the mapping as there, or not.

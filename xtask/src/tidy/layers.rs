@@ -3,7 +3,7 @@
 use super::{Finding, Tree, tree::Source};
 
 /// A package and the packages of this workspace that it may use.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("mapping", &[]),
     ("gguf", &[]),
     ("kernels", &[]),
@@ -11,6 +11,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("model", &["gguf"]),
     ("residency", &["mapping"]),
     ("engine", &["gguf", "kernels", "mapping", "model", "residency", "tokenizer"]),
+    ("server", &["engine", "mapping", "residency", "tokenizer"]),
 ];
 
 /// Tests and examples of any layer may use these: the lowest layer, and the writer of synthetic models.

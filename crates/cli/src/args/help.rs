@@ -24,6 +24,15 @@ Example:
 
 In the chat: /help, /mem, /stats, /system, /save, /load, /clear, /quit.";
 
+pub const SERVE: &str = "\
+Example:
+  lowtide serve smollm2-135m
+  lowtide serve llama-30b-q4_0.gguf --memory 6.8GB --port 0
+  lowtide serve --models /srv/models --host 0.0.0.0 --api-key-file key.txt
+
+OpenAI clients: base_url http://127.0.0.1:8080/v1, any api_key where none is asked for. The page is
+at the same address. SIGTERM lets answers that were begun finish; a second Ctrl-C ends at once.";
+
 pub const BENCH: &str = "\
 Example:
   lowtide bench smollm2-135m

@@ -3,6 +3,7 @@
 mod help;
 mod options;
 mod seeing;
+mod serving;
 
 mod usage;
 mod values;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use options::{BudgetOptions, EndOptions, Io, Kv, PromptOptions, SamplingOptions};
 pub use seeing::{DoctorArgs, FitArgs, MapArgs};
+pub use serving::ServeArgs;
 pub use usage::{Parsed, parse, print_help};
 
 pub use values::Memory;
@@ -40,6 +42,9 @@ pub enum Command {
     /// Talk: line editing, history, multi-line input; Ctrl-C stops the answer
     #[command(after_help = help::CHAT)]
     Chat(Box<ChatArgs>),
+    /// Serve a model: OpenAI's and Anthropic's protocols, and a web page; loopback by default
+    #[command(after_help = help::SERVE)]
+    Serve(Box<ServeArgs>),
     /// Show a model's metadata and tensors, also of models lowtide cannot run
     #[command(after_help = help::INSPECT)]
     Inspect(InspectArgs),
@@ -95,6 +100,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", requires = "json", allow_hyphen_values = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub logprobs: Option<u32>,
+    /// Write which experts each token used to a file of JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print one JSON document instead of text
     #[arg(long)]
     pub json: bool,

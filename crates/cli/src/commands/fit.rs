@@ -335,6 +335,7 @@ fn write_split(out: &mut impl Write, budget: &BudgetReport) -> io::Result<()> {
     for (label, bytes, note) in [
         ("weights that stay", budget.pinned_bytes, ""),
         ("ring", budget.ring_bytes, "buffers that the other weights pass through"),
+        ("experts", budget.expert_cache_bytes, "cache of the experts in use"),
         ("KV cache", budget.kv_bytes, ""),
         ("scratch", budget.scratch_bytes, ""),
         ("vocabulary", budget.vocab_bytes, ""),

@@ -11,6 +11,7 @@ mod models;
 mod pagetables;
 mod perplexity;
 mod run;
+mod serve;
 mod start;
 mod tokenize;
 
@@ -24,6 +25,7 @@ use crate::args::Command;
 pub fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Chat(args) => chat::chat(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Perplexity(args) => perplexity::perplexity(&args),

@@ -45,6 +45,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         logit_rows: context / 2,
         context: Some(context),
         tokens: Some(context),
+        ..Expected::default()
     };
     let mut loaded = opened.load(&args.budget, expected)?;
     let scored = match &args.save_logprobs {

@@ -19,6 +19,7 @@ use crate::prompt;
 use crate::report::Report;
 use crate::signals::Interruptible;
 use crate::touch;
+use crate::trace::Trace;
 use crate::watch::Watch;
 
 /// Tokens of an answer to make room for where no bound is given.
@@ -53,6 +54,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     };
     let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
+    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
+    let trace = trace.transpose()?;
     let vocabulary = loaded.engine.vocabulary_length();
     let defaults = loaded.engine.model().sampler_defaults();
     let mut chooser = Chooser::new(&args.sampling, defaults, vocabulary)?;
@@ -82,6 +85,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
         Ok(())
     })?;
     drop(answering);
+    if let Some(trace) = trace {
+        loaded.engine.set_route_watcher(None);
+        trace.finish()?;
+    }
     let report = report(&loaded, &answer, &watch);
     let touched = observers.touch.map(touch::Recorder::finish).transpose()?;
     if args.json {

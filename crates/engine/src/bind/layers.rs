@@ -123,7 +123,7 @@ impl Binder<'_, '_> {
             gate_bias: self.optional(Role::ExpertsGateBias, layer)?,
             up_bias: self.optional(Role::ExpertsUpBias, layer)?,
             down_bias: self.optional(Role::ExpertsDownBias, layer)?,
-            extents: Vec::new(),
+            units: Vec::new(),
         })
     }
 

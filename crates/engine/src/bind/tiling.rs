@@ -6,10 +6,7 @@ use lowtide_kernels::quantize::Keep;
 use lowtide_residency::{ExtentId, Extents, PlanError, Use, tile_rows};
 
 use super::locate::length;
-use super::{
-    Attention, Bound, ExpertExtents, Experts, FeedForward, Gated, LatentQuery, Layer, Matrix,
-    Slices,
-};
+use super::{Attention, Bound, Experts, FeedForward, Gated, LatentQuery, Layer, Matrix, Slices};
 
 /// Rows of one matrix that come in together.
 #[derive(Debug, Clone, Copy)]
@@ -28,18 +25,20 @@ pub(crate) struct Tiling {
 
 impl Bound {
     /// Cuts every matrix that a pass reads whole into tiles of about `tile_bytes`, in order of use;
-    /// a layer's experts follow what all of its tokens use.
+    /// a layer's experts, of which a token uses `used`, follow what all of its tokens use.
     ///
     /// # Errors
     /// A range that no file can hold; the parser has excluded that.
-    pub(crate) fn cut(&mut self, tile_bytes: u64) -> Result<Tiling, PlanError> {
+    pub(crate) fn cut(&mut self, tile_bytes: u64, used: u32) -> Result<Tiling, PlanError> {
         let mut tiling = Tiling::default();
+        let mut expert_layers = 0;
         for layer in &mut self.layers {
             for (matrix, _) in layer.trunk() {
                 tiling.cut(matrix, tile_bytes)?;
             }
             if let FeedForward::Experts(experts) = &mut layer.ffn {
-                tiling.push_experts(experts)?;
+                tiling.push_experts(experts, expert_layers, used)?;
+                expert_layers += 1;
             }
         }
         tiling.cut(&mut self.output, tile_bytes)?;
@@ -79,18 +78,21 @@ impl Tiling {
         Ok(())
     }
 
-    fn push_experts(&mut self, experts: &mut Experts) -> Result<(), PlanError> {
-        let Experts { gate, up, down, .. } = *experts;
+    fn push_experts(
+        &mut self,
+        experts: &mut Experts,
+        layer: u32,
+        used: u32,
+    ) -> Result<(), PlanError> {
         let count = experts.router.rows as u64;
-        let mut push = |slices: &Slices, expert: u64| {
-            let offset = slices.offset + expert * slices.stride;
-            self.extents.push(slices.source, offset, slices.bytes, Use::Tile)
+        let slices = [experts.gate, experts.up, experts.down];
+        let slice = |slices: Slices, expert: u64| {
+            (slices.source, slices.offset + expert * slices.stride, slices.bytes)
         };
-        experts.extents.clear();
-        for expert in 0..count {
-            let (gate, up, down) = (push(&gate, expert)?, push(&up, expert)?, push(&down, expert)?);
-            experts.extents.push(ExpertExtents { gate, up, down });
-        }
+        let mut push = |expert| {
+            self.extents.push_unit(layer, used, slices.map(|slices| slice(slices, expert)))
+        };
+        experts.units = (0..count).map(&mut push).collect::<Result<_, _>>()?;
         Ok(())
     }
 }

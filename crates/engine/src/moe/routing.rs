@@ -76,6 +76,11 @@ impl Routes {
         &self.needed
     }
 
+    /// The experts of the first `tokens` tokens, `[token][used]`, ascending in each.
+    pub(super) fn picked(&self, tokens: usize) -> &[u32] {
+        &self.picked[..tokens * self.used]
+    }
+
     /// An expert's pairs.
     pub(super) fn pairs_of(&self, expert: u32) -> Range<usize> {
         self.starts[expert as usize] as usize..self.starts[expert as usize + 1] as usize

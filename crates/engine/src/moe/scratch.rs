@@ -2,6 +2,7 @@
 
 use lowtide_kernels::quantize::{Activations, Keep};
 use lowtide_model::{Experts, ModelConfig};
+use lowtide_residency::ExpertUse;
 
 use super::routing::Routes;
 use crate::forward::usize_of;
@@ -16,6 +17,10 @@ pub(crate) struct MoeScratch {
     /// What each token's shared expert is multiplied by.
     pub shared_gate: Vec<f32>,
     pub routes: Routes,
+    /// What a layer asks the store for.
+    pub uses: Vec<ExpertUse>,
+    /// Experts still to be computed.
+    left: Vec<u32>,
     gate: Vec<f32>,
     up: Vec<f32>,
     results: Vec<f32>,
@@ -46,6 +51,8 @@ impl MoeScratch {
             scores: vec![0.0; batch * count],
             shared_gate: vec![0.0; batch],
             routes: Routes::new(batch, count, used),
+            uses: Vec::with_capacity(count),
+            left: Vec::with_capacity(count),
             gate: hidden(),
             up: hidden(),
             results: vec![0.0; rows * width],
@@ -60,7 +67,7 @@ impl MoeScratch {
         Activations::bytes_for(width, batch, Keep::Both)
             + size_of::<f32>() * (batch * (count + 1) + rows_together(batch) * row)
             + Routes::bytes_per_token(used) * batch
-            + size_of::<u32>() * 3 * (count + 1)
+            + size_of::<u32>() * 6 * (count + 1)
     }
 
     /// Rows of results there is room for.
@@ -68,9 +75,12 @@ impl MoeScratch {
         self.results.len() / width
     }
 
-    /// The routes and what waves work in.
-    pub(super) fn parts<'b>(&'b mut self, slots: &'b mut Slots) -> (&'b Routes, WaveBuffers<'b>) {
-        let Self { routes, gate, up, results, .. } = self;
-        (routes, WaveBuffers { gate, up, results, slots })
+    /// The routes, the experts still to be computed, and what waves work in.
+    pub(super) fn parts<'b>(
+        &'b mut self,
+        slots: &'b mut Slots,
+    ) -> (&'b Routes, &'b mut Vec<u32>, WaveBuffers<'b>) {
+        let Self { routes, left, gate, up, results, .. } = self;
+        (routes, left, WaveBuffers { gate, up, results, slots })
     }
 }

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use lowtide_kernels::matmul::{MatmulJob, matmul};
 use lowtide_kernels::quantize::Activations;
-use lowtide_residency::Tile as Bytes;
+use lowtide_residency::Expert;
 
 use super::routing::Routes;
 use super::scratch::WaveBuffers;
@@ -22,15 +22,13 @@ pub(super) struct Inputs<'i> {
     pub x: &'i Activations,
 }
 
-/// One expert's bytes.
-struct Held<'s> {
-    gate: Bytes<'s>,
-    up: Bytes<'s>,
-    down: Bytes<'s>,
-}
+/// Places of an expert's matrices among its slices.
+const GATE: usize = 0;
+const UP: usize = 1;
+const DOWN: usize = 2;
 
 impl Inputs<'_> {
-    /// Computes the experts `wave` (ascending) for their tokens, unweighted. The row of pair `p` goes to
+    /// Computes the experts `wave` for their tokens, unweighted. The row of pair `p` goes to
     /// `buffers.results` at row `p - first_pair`.
     pub(super) fn compute(
         &self,
@@ -40,14 +38,9 @@ impl Inputs<'_> {
         first_pair: usize,
     ) -> Result<(), Error> {
         let store = means.store;
-        let mut held: ArrayVec<Held<'_>, TOGETHER_MAX> = ArrayVec::new();
+        let mut held: ArrayVec<Expert<'_>, TOGETHER_MAX> = ArrayVec::new();
         for expert in wave {
-            let extents = &self.experts.extents[*expert as usize];
-            held.push(Held {
-                gate: store.acquire(extents.gate)?,
-                up: store.acquire(extents.up)?,
-                down: store.acquire(extents.down)?,
-            });
+            held.push(store.acquire_expert(self.experts.units[*expert as usize])?);
         }
         self.gather(buffers, wave)?;
         self.gate_and_up(means, buffers, wave, &held)?;
@@ -71,7 +64,7 @@ impl Inputs<'_> {
         means: &mut Means<'_>,
         buffers: &mut WaveBuffers<'_>,
         wave: &[u32],
-        held: &[Held<'_>],
+        held: &[Expert<'_>],
     ) -> Result<(), Error> {
         let sets = buffers.slots.holding(self.columns_max(wave));
         let mut jobs: ArrayVec<MatmulJob<'_>, { 2 * TOGETHER_MAX }> = ArrayVec::new();
@@ -82,10 +75,10 @@ impl Inputs<'_> {
             let len = columns * self.experts.gate.rows;
             let (out, rest) = gate.split_at_mut(len);
             gate = rest;
-            jobs.push(job(&self.experts.gate, &held.gate, x, out));
+            jobs.push(job(&self.experts.gate, held.slice(GATE), x, out));
             let (out, rest) = up.split_at_mut(len);
             up = rest;
-            jobs.push(job(&self.experts.up, &held.up, x, out));
+            jobs.push(job(&self.experts.up, held.slice(UP), x, out));
         }
         matmul(means.compute, &mut jobs)?;
         drop(jobs);
@@ -102,7 +95,7 @@ impl Inputs<'_> {
         means: &mut Means<'_>,
         buffers: &mut WaveBuffers<'_>,
         wave: &[u32],
-        held: &[Held<'_>],
+        held: &[Expert<'_>],
         first_pair: usize,
     ) -> Result<(), Error> {
         let down = &self.experts.down;
@@ -121,7 +114,7 @@ impl Inputs<'_> {
             let (_, rest) = results.split_at_mut((pairs.start - done) * down.rows);
             let (out, rest) = rest.split_at_mut(pairs.len() * down.rows);
             (results, done) = (rest, pairs.end);
-            jobs.push(job(down, &held.down, set, out));
+            jobs.push(job(down, held.slice(DOWN), set, out));
         }
         matmul(means.compute, &mut jobs)?;
         drop(jobs);

@@ -124,6 +124,19 @@ impl Sampler {
     /// [`SamplerError::NonFiniteLogits`] before anything else, [`SamplerError::Length`],
     /// [`SamplerError::NoCandidate`].
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SamplerError> {
+        self.sample_within(logits, None)
+    }
+
+    /// As [`sample`](Sampler::sample), among the tokens whose bit is set in `allowed` (bit `i % 32`
+    /// of word `i / 32`; words that are missing allow nothing).
+    ///
+    /// # Errors
+    /// As [`sample`](Sampler::sample); [`SamplerError::NoCandidate`] if nothing is allowed.
+    pub fn sample_within(
+        &mut self,
+        logits: &[f32],
+        allowed: Option<&[u32]>,
+    ) -> Result<u32, SamplerError> {
         if logits.len() != self.vocabulary {
             let (got, vocabulary) = (logits.len(), self.vocabulary);
             return Err(SamplerError::Length { got, vocabulary });
@@ -133,8 +146,15 @@ impl Sampler {
         let mut adjusted = std::mem::take(&mut self.adjusted);
         if adjusts {
             self.adjust(logits, &mut adjusted);
+        } else if allowed.is_some() {
+            adjusted.clear();
+            adjusted.extend_from_slice(logits);
         }
-        let chosen = self.choose(if adjusts { &adjusted } else { logits });
+        if let Some(allowed) = allowed {
+            forbid(&mut adjusted, allowed);
+        }
+        let own = adjusts || allowed.is_some();
+        let chosen = self.choose(if own { &adjusted } else { logits });
         self.adjusted = adjusted;
         chosen.ok_or(SamplerError::NoCandidate)
     }
@@ -190,5 +210,17 @@ impl Sampler {
             candidates.keep_min_p(min_p);
         }
         candidates.draw(temperature, self.random.unit())
+    }
+}
+
+/// Logits of tokens that are not allowed become minus infinity, which no filter keeps.
+fn forbid(logits: &mut [f32], allowed: &[u32]) {
+    let words = allowed.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(32).zip(words) {
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            if word >> bit & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes of tokens become text that can be shown: whole characters only, and nothing that may turn
 //! out to be the beginning of a stop text.
 
-use lowtide_engine::stop::{StopError, StopMatcher};
+use crate::stop::{StopError, StopMatcher};
 
 /// Bytes in, text out.
 #[derive(Debug)]
@@ -21,8 +21,15 @@ impl TextStream {
     }
 
     /// Whether a stop text was found.
+    #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.stopped().is_some()
+    }
+
+    /// Which stop text was found.
+    #[must_use]
+    pub fn stopped(&self) -> Option<usize> {
+        self.stop.stopped()
     }
 
     /// What can be shown now.
@@ -32,6 +39,7 @@ impl TextStream {
     }
 
     /// What is left at the end: text that was held back for nothing, U+FFFD for half a character.
+    #[must_use]
     pub fn finish(mut self) -> String {
         self.stop.finish(&mut self.bytes);
         let mut text = self.whole_characters();

@@ -1,0 +1,207 @@
+//! `lowtide serve`: what was typed becomes a server; the rest is `crates/server`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use lowtide_mapping::MemoryLimits;
+use lowtide_server::{ApiKey, Config, Limits, Loaded, ServeError, Server, check_exposure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::args::{BudgetOptions, Memory, ServeArgs};
+use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING, one_line};
+use crate::load::{self, Expected};
+use crate::signals::Interruptible;
+use crate::store::Store;
+
+/// File handles for what is not a connection.
+const OTHER_HANDLES: u64 = 64;
+
+/// Serves until it is told to stop.
+pub fn serve(args: &ServeArgs) -> Result<()> {
+    let address = SocketAddr::new(args.host, args.port);
+    let config = config(args)?;
+    let mut models = Models::find(args)?;
+    // The port is taken before seconds go into the model: two servers at once are a usual mistake.
+    let listeners = listeners(args, address)?;
+    let limits = limits(args)?;
+    let first = match models.first.clone() {
+        Some(name) => Some((name.clone(), models.load(&name, limits.reserved_bytes())?)),
+        None => None,
+    };
+    let local = listeners[0].local_addr().context("the listening address")?;
+    confine(&models)?;
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    let names = models.names();
+    let reserved = limits.reserved_bytes();
+    let server = Server {
+        listeners,
+        config,
+        limits,
+        models: names.clone(),
+        first,
+        loader: Box::new(move |name| {
+            models.load(name, reserved).map_err(|error| one_line(&format!("{error:#}")))
+        }),
+    };
+    // The first Ctrl-C is the server's; the second still ends the program at once.
+    let _interruptible = Interruptible::begin();
+    lowtide_server::run(server, lowtide_server::terminated(), || {
+        announce(&format!("{scheme}://{local}"), &names);
+    })
+    .map_err(|error| Failure::from_lines(&error, STATUS_RUNNING).into())
+}
+
+/// The sockets systemd hands over, else one of our own.
+fn listeners(args: &ServeArgs, address: SocketAddr) -> Result<Vec<TcpListener>> {
+    let has_key = args.api_key_file.is_some();
+    let handed = lowtide_server::activated().context("the sockets that were handed over")?;
+    for listener in &handed {
+        let local = listener.local_addr().context("a socket that was handed over")?;
+        check_exposure(local, has_key, args.no_key).map_err(refused)?;
+    }
+    if !handed.is_empty() {
+        return Ok(handed);
+    }
+    check_exposure(address, has_key, args.no_key).map_err(refused)?;
+    let bind = |source| refused(ServeError::Bind { address: address.to_string(), source });
+    Ok(vec![TcpListener::bind(address).map_err(bind)?])
+}
+
+/// What is left to read is known now: the models.
+fn confine(models: &Models) -> Result<()> {
+    let folder = |path: &OsString| {
+        let real = Path::new(path).canonicalize().ok()?;
+        real.parent().map(Path::to_owned)
+    };
+    let mut folders: Vec<PathBuf> = models.paths.values().filter_map(folder).collect();
+    // Names of the catalogue are kept there.
+    folders.push(Store::locate().dir().to_owned());
+    lowtide_server::confine(&folders).context("the kernel's Landlock")?;
+    Ok(())
+}
+
+fn refused(error: ServeError) -> anyhow::Error {
+    Failure::from_lines(&error, STATUS_INPUT).into()
+}
+
+/// The address to standard output, for those who start the server from a program.
+fn announce(url: &str, models: &[String]) {
+    let mut out = std::io::stdout().lock();
+    let names = one_line(&models.join(", "));
+    // Where standard output is closed there is nobody to tell.
+    let _ = writeln!(out, "lowtide serves {names}\n  {url}    page\n  {url}/v1 API");
+    let _ = out.flush();
+}
+
+fn config(args: &ServeArgs) -> Result<Config> {
+    let api_key = match &args.api_key_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::input(format!("cannot read {}", path.display())).why(error)
+            })?;
+            Some(ApiKey::new(&text).map_err(refused)?)
+        }
+        None => None,
+    };
+    let mut hosts = args.allow_host.clone();
+    if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        hosts.push(name.trim().to_owned());
+    }
+    Ok(Config {
+        api_key,
+        hosts,
+        origins: args.allow_origin.clone(),
+        queue: usize::from(args.queue),
+        tls: args.tls_cert.clone().zip(args.tls_key.clone()),
+        allow_templates: args.allow_chat_template,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Bounds for the budget, within what the system lets this process open.
+fn limits(args: &ServeArgs) -> Result<Limits> {
+    let budget = match args.budget.memory {
+        Memory::Bytes(bytes) => bytes,
+        Memory::Auto => MemoryLimits::read()
+            .map_err(|error| Failure::from_lines(&error, STATUS_RUNNING))?
+            .available_bytes(),
+    };
+    let mut limits = Limits::for_budget(budget, usize::from(args.queue));
+    let wanted = limits.connections as u64 + OTHER_HANDLES;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of open files")?;
+    let mut allowed = soft;
+    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_ok() {
+        allowed = wanted.min(hard);
+    }
+    let room = allowed.saturating_sub(OTHER_HANDLES).max(1);
+    limits.connections = limits.connections.min(usize::try_from(room).unwrap_or(usize::MAX));
+    Ok(limits)
+}
+
+/// The models there are, and how they are loaded.
+struct Models {
+    paths: BTreeMap<String, OsString>,
+    first: Option<String>,
+    budget: BudgetOptions,
+}
+
+impl Models {
+    fn find(args: &ServeArgs) -> Result<Self> {
+        let mut paths = BTreeMap::new();
+        if let Some(dir) = &args.models {
+            for path in folder(dir)? {
+                paths.insert(name_of(path.as_os_str()), path.into_os_string());
+            }
+            if paths.is_empty() && args.model.is_none() {
+                return Err(Failure::input(format!("there is no .gguf file in {}", dir.display()))
+                    .mend("lowtide serve smollm2-135m")
+                    .into());
+            }
+        }
+        let mut first = None;
+        if let Some(model) = &args.model {
+            let name = name_of(model);
+            paths.insert(name.clone(), model.clone());
+            first = Some(name);
+        }
+        Ok(Self { paths, first, budget: args.budget.clone() })
+    }
+
+    /// All names, the default first.
+    fn names(&self) -> Vec<String> {
+        let others = self.paths.keys().filter(|name| Some(*name) != self.first.as_ref());
+        self.first.iter().chain(others).cloned().collect()
+    }
+
+    /// A model with all of the budget: what was loaded before has left.
+    fn load(&mut self, name: &str, caller_bytes: u64) -> Result<Loaded> {
+        let path = self.paths.get(name).with_context(|| format!("there is no model {name}"))?;
+        let opened = load::open(path, &self.budget)?;
+        let expected = Expected { caller_bytes, ..Expected::default() };
+        let loaded = opened.load(&self.budget, expected)?;
+        Ok(Loaded { engine: loaded.engine, session: loaded.session })
+    }
+}
+
+/// The .gguf files of a folder; of split sets the first.
+fn folder(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir)
+        .map_err(|error| Failure::input(format!("cannot read {}", dir.display())).why(error))?;
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let later_shard = name.contains("-of-") && !name.contains("-00001-of-");
+        name.ends_with(".gguf") && !later_shard && path.is_file()
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(is_model).collect())
+}
+
+/// A model's name in requests: no folder, no ending, nothing that moves a cursor.
+fn name_of(model: &OsStr) -> String {
+    let text = model.to_string_lossy();
+    let last = text.rsplit('/').next().unwrap_or(&text);
+    one_line(last.strip_suffix(".gguf").unwrap_or(last))
+}

@@ -1,0 +1,113 @@
+//! `--trace FILE`: which experts each token used, as JSON lines.
+//!
+//! The first line describes the model: `{"lowtide_trace": 1, "layers", "experts", "used"}`, where layers
+//! are those that have experts. Each further line is a token: `{"position", "experts": [[..], ..]}`, for
+//! each layer the experts in ascending order. A prompt's tokens, but for the last, do not need the last
+//! layer: they have one list less.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use lowtide_engine::{Engine, Routed};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+#[derive(Serialize)]
+struct Header {
+    lowtide_trace: u32,
+    layers: usize,
+    experts: u64,
+    used: u64,
+}
+
+#[derive(Serialize)]
+struct Line<'l> {
+    position: usize,
+    experts: &'l [Vec<u32>],
+}
+
+/// A trace being written.
+pub struct Trace {
+    path: PathBuf,
+    writer: Arc<Mutex<Writer>>,
+}
+
+struct Writer {
+    out: BufWriter<File>,
+    used: usize,
+    /// The batch on its way: of each token its position and its layers so far.
+    batch: Vec<(usize, Vec<Vec<u32>>)>,
+    first_layer: Option<usize>,
+    failed: Option<std::io::Error>,
+}
+
+impl Trace {
+    /// Begins to write what `engine`'s routers choose.
+    pub fn begin(path: &Path, engine: &mut Engine) -> Result<Self> {
+        let Some(experts) = engine.config().experts.as_ref() else {
+            let failure = Failure::input("the model has no experts, so there is nothing to trace");
+            return Err(failure.mend("leave --trace out").into());
+        };
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        let mut out = BufWriter::new(file);
+        let layers = engine.expert_layers();
+        let header =
+            Header { lowtide_trace: 1, layers, experts: experts.count, used: experts.used };
+        line(&mut out, &header).with_context(|| path.display().to_string())?;
+        // The configuration's limits are far below.
+        let used = experts.used as usize;
+        let writer = Writer { out, used, batch: Vec::new(), first_layer: None, failed: None };
+        let writer = Arc::new(Mutex::new(writer));
+        let watcher = Arc::clone(&writer);
+        engine.set_route_watcher(Some(Box::new(move |routed| {
+            watcher.lock().unwrap_or_else(PoisonError::into_inner).see(routed);
+        })));
+        Ok(Self { path: path.to_owned(), writer })
+    }
+
+    /// Writes what is left.
+    pub fn finish(self) -> Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.write_batch();
+        let flushed = writer.out.flush();
+        let result = writer.failed.take().map_or(flushed, Err);
+        result.with_context(|| self.path.display().to_string())
+    }
+}
+
+impl Writer {
+    fn see(&mut self, routed: &Routed<'_>) {
+        let first = *self.first_layer.get_or_insert(routed.layer);
+        if routed.layer == first {
+            self.write_batch();
+        }
+        for (i, picks) in routed.picks.chunks(self.used).enumerate() {
+            let position = routed.first_position + i;
+            if routed.layer == first {
+                self.batch.push((position, Vec::new()));
+            }
+            let token = self.batch.iter_mut().find(|token| token.0 == position);
+            if let Some((_, layers)) = token {
+                layers.push(picks.to_vec());
+            }
+        }
+    }
+
+    fn write_batch(&mut self) {
+        for (position, experts) in self.batch.drain(..) {
+            let written = line(&mut self.out, &Line { position, experts: &experts });
+            if let Err(error) = written {
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+}
+
+fn line(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,272 @@
+//! Which unit is in which slot. Pure: the live store and the replay drive the same code.
+
+use super::policy::{Judge, Policy};
+use crate::extent::UnitId;
+use crate::ring::SlotId;
+
+/// What a slot is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Slot {
+    Free,
+    Loading(u32),
+    Ready(u32),
+    Held(u32),
+    /// A slice could not be read; whoever asks is told.
+    Failed(u32),
+}
+
+/// How a unit stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// There; [`ExpertCache::hold`] takes it.
+    Ready(SlotId),
+    /// On its way.
+    Loading(SlotId),
+    /// In use.
+    Held(SlotId),
+    /// Its read failed.
+    Failed(SlotId),
+    /// Not there.
+    Absent,
+}
+
+/// How a unit that is read is taken up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admit {
+    /// As any other.
+    Keep,
+    /// Only in passing, by a long prompt that reads every unit once: it takes a free slot, or one of the few
+    /// of its kind, and goes before all others. So a prompt does not flush the cache.
+    Pass,
+    /// Perhaps needed: it takes a free slot, or that of a unit that went by in passing, and nothing else.
+    Guess,
+}
+
+/// A slot given to a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Where to.
+    pub slot: SlotId,
+    /// Who was there.
+    pub evicted: Option<UnitId>,
+}
+
+/// Slots that units in passing may take from others: enough for the disk to run ahead of the
+/// computation, and at most a quarter of all.
+const PASSING_SLOTS: u32 = 24;
+
+/// Units and slots.
+#[derive(Clone, Debug)]
+pub struct ExpertCache {
+    slots: Vec<Slot>,
+    /// By slot: goes before all others.
+    passing: Vec<bool>,
+    /// By unit: its slot, or `NONE`.
+    place: Vec<u32>,
+    /// By unit: this layer needs it, so it stays.
+    wanted: Vec<bool>,
+    free: u32,
+    passing_count: u32,
+    judge: Judge,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl ExpertCache {
+    /// An empty cache. `layers` gives each unit's layer.
+    #[must_use]
+    pub fn new(layers: &[u32], slots: u32, policy: Policy) -> ExpertCache {
+        ExpertCache {
+            slots: vec![Slot::Free; slots as usize],
+            passing: vec![false; slots as usize],
+            place: vec![NONE; layers.len()],
+            wanted: vec![false; layers.len()],
+            free: slots,
+            passing_count: 0,
+            judge: Judge::new(policy, layers, slots),
+        }
+    }
+
+    /// A pass of so many tokens begins; what the last one wanted and did not use may go.
+    pub fn begin_pass(&mut self, tokens: u32) {
+        self.judge.pass(tokens);
+        self.wanted.fill(false);
+    }
+
+    /// A layer needs a unit for `tokens` tokens: it stays until [`ExpertCache::release`]. True if it is
+    /// there or on its way.
+    pub fn want(&mut self, unit: UnitId, tokens: u32) -> bool {
+        self.judge.used(unit.0, tokens);
+        self.wanted[unit.index()] = true;
+        let slot = self.place[unit.index()];
+        if slot != NONE && tokens == 1 {
+            // Used by a single token: as good as any other.
+            self.set_passing(slot, false);
+        }
+        slot != NONE
+    }
+
+    /// How a unit stands.
+    #[must_use]
+    pub fn standing(&self, unit: UnitId) -> Standing {
+        let Some(&slot) = self.place.get(unit.index()).filter(|&&slot| slot != NONE) else {
+            return Standing::Absent;
+        };
+        let id = SlotId(slot);
+        match self.slots[slot as usize] {
+            Slot::Ready(_) => Standing::Ready(id),
+            Slot::Loading(_) => Standing::Loading(id),
+            Slot::Held(_) => Standing::Held(id),
+            Slot::Failed(_) => Standing::Failed(id),
+            Slot::Free => Standing::Absent,
+        }
+    }
+
+    /// Gives an absent unit a slot, which then is loading; `None` while none may be had.
+    pub fn claim(&mut self, unit: UnitId, admit: Admit) -> Option<Claim> {
+        let slot = match admit {
+            _ if self.free > 0 => self.slots.iter().position(|s| *s == Slot::Free),
+            Admit::Guess => self.passed(),
+            Admit::Keep => self.passed().or_else(|| self.victim(unit)),
+            Admit::Pass => {
+                let most = PASSING_SLOTS.min(self.slots.len() as u32 / 4).max(1);
+                let may_grow = self.passing_count < most;
+                self.passed().or_else(|| if may_grow { self.victim(unit) } else { None })
+            }
+        }?;
+        Some(self.give(slot, unit, admit))
+    }
+
+    /// As [`ExpertCache::claim`], but units that are wanted later may go as well: `later` says which
+    /// goes first. For when nothing else can.
+    pub fn claim_wanted(
+        &mut self,
+        unit: UnitId,
+        admit: Admit,
+        later: impl Fn(UnitId) -> usize,
+    ) -> Option<Claim> {
+        let ready = |s: &Slot| match s {
+            Slot::Ready(unit) => Some(later(UnitId(*unit))),
+            _ => None,
+        };
+        let slots = (0..self.slots.len()).filter(|&i| ready(&self.slots[i]).is_some());
+        let slot = slots.max_by_key(|&i| ready(&self.slots[i]))?;
+        Some(self.give(slot, unit, admit))
+    }
+
+    /// A slot whose unit went by in passing.
+    fn passed(&self) -> Option<usize> {
+        if self.passing_count == 0 {
+            return None;
+        }
+        (0..self.slots.len()).find(|&i| self.passing[i] && self.may_go(i).is_some())
+    }
+
+    /// The unit of a slot that nobody needs now.
+    fn may_go(&self, slot: usize) -> Option<u32> {
+        match self.slots[slot] {
+            Slot::Ready(unit) if !self.wanted[unit as usize] => Some(unit),
+            _ => None,
+        }
+    }
+
+    fn victim(&mut self, unit: UnitId) -> Option<usize> {
+        let (slots, wanted) = (&self.slots, &self.wanted);
+        let candidates = || {
+            (0u32..).zip(slots).filter_map(|(i, s)| match *s {
+                Slot::Ready(unit) if !wanted[unit as usize] => Some((i, unit)),
+                _ => None,
+            })
+        };
+        self.judge.victim(unit.0, candidates).map(|slot| slot as usize)
+    }
+
+    fn give(&mut self, slot: usize, unit: UnitId, admit: Admit) -> Claim {
+        let evicted = self.vacate(slot);
+        self.slots[slot] = Slot::Loading(unit.0);
+        self.place[unit.index()] = slot as u32;
+        self.free -= 1;
+        self.judge.entered(unit.0, slot as u32);
+        self.set_passing(slot as u32, admit != Admit::Keep);
+        Claim { slot: SlotId(slot as u32), evicted: evicted.map(UnitId) }
+    }
+
+    fn set_passing(&mut self, slot: u32, passing: bool) {
+        let old = std::mem::replace(&mut self.passing[slot as usize], passing);
+        self.passing_count = self.passing_count - u32::from(old) + u32::from(passing);
+    }
+
+    /// Empties a slot.
+    fn vacate(&mut self, slot: usize) -> Option<u32> {
+        let unit = match std::mem::replace(&mut self.slots[slot], Slot::Free) {
+            Slot::Free => return None,
+            Slot::Loading(unit) | Slot::Ready(unit) | Slot::Held(unit) | Slot::Failed(unit) => unit,
+        };
+        self.place[unit as usize] = NONE;
+        self.free += 1;
+        self.set_passing(slot as u32, false);
+        self.judge.left(unit, slot as u32);
+        Some(unit)
+    }
+
+    /// All slices of a slot have come back.
+    pub fn filled(&mut self, slot: SlotId, ok: bool) {
+        let s = &mut self.slots[slot.0 as usize];
+        if let Slot::Loading(unit) = *s {
+            *s = if ok { Slot::Ready(unit) } else { Slot::Failed(unit) };
+        }
+    }
+
+    /// After a failure has been told: the unit is absent, and read again when it is wanted again.
+    pub fn forget_failed(&mut self, slot: SlotId) {
+        if matches!(self.slots[slot.0 as usize], Slot::Failed(_)) {
+            self.vacate(slot.0 as usize);
+        }
+    }
+
+    /// Takes a ready unit into use.
+    pub fn hold(&mut self, slot: SlotId) -> bool {
+        let s = &mut self.slots[slot.0 as usize];
+        let Slot::Ready(unit) = *s else { return false };
+        *s = Slot::Held(unit);
+        true
+    }
+
+    /// Ends the use of a unit; from now on it may go.
+    pub fn release(&mut self, slot: SlotId) {
+        let s = &mut self.slots[slot.0 as usize];
+        if let Slot::Held(unit) = *s {
+            *s = Slot::Ready(unit);
+            self.wanted[unit as usize] = false;
+        }
+    }
+
+    /// Whether every slot is in use, so that no unit can come.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.slots.iter().all(|s| matches!(s, Slot::Held(_)))
+    }
+
+    /// The layer of a unit.
+    #[must_use]
+    pub fn layer_of(&self, unit: UnitId) -> u32 {
+        self.judge.layer_of(unit.0)
+    }
+
+    /// Slots.
+    #[must_use]
+    pub fn slot_count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Slots in which nothing is.
+    #[must_use]
+    pub fn free_count(&self) -> u32 {
+        self.free
+    }
+
+    /// The units that are there or on their way.
+    pub fn present(&self) -> impl Iterator<Item = UnitId> + '_ {
+        (0u32..).zip(&self.place).filter(|(_, slot)| **slot != NONE).map(|(unit, _)| UnitId(unit))
+    }
+}

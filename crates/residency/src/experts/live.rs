@@ -1,0 +1,294 @@
+//! Between the cache of experts and the lanes: what a layer has asked for, in order, and how far each
+//! unit's slices have come.
+
+use crate::experts::{Admit, Claim, ExpertCache, Policy, Standing};
+use crate::extent::{Extent, ExtentId, Extents, UNIT_SLICES, UnitId, Use};
+use crate::plan::Plan;
+use crate::ring::SlotId;
+use crate::stats::LayerTraffic;
+
+/// What a router has asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExpertUse {
+    /// The unit.
+    pub unit: UnitId,
+    /// Tokens of the batch that use it.
+    pub tokens: u32,
+}
+
+/// A unit to be read now, into a slot of which `evicted` was the last owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fetch {
+    pub unit: UnitId,
+    pub claim: Claim,
+}
+
+/// Units that are read at once; each is three reads.
+const LOADING_MAX: u32 = 64;
+
+/// The state of all experts.
+pub(crate) struct LiveExperts {
+    cache: ExpertCache,
+    /// What the layer needs, in order of use.
+    demanded: Vec<(UnitId, Admit)>,
+    /// All before this one have been asked of the disk.
+    next: usize,
+    /// By slot: slices still to come, and whether one has failed.
+    to_come: Vec<u8>,
+    failed: Vec<bool>,
+    loading: u32,
+    /// By layer, since the store was opened.
+    traffic: Vec<LayerTraffic>,
+    unit_bytes: Vec<u64>,
+    /// What larger caches would have hit.
+    ghosts: Vec<Ghost>,
+    ghost_uses: u64,
+    neighbours: Neighbours,
+}
+
+/// A cache of another size that sees the same uses.
+struct Ghost {
+    cache: ExpertCache,
+    hits: u64,
+}
+
+/// Sizes of the ghosts, in percent of the cache.
+pub const GHOST_PERCENT: [u32; 2] = [150, 200];
+
+impl LiveExperts {
+    pub fn new(plan: &Plan, policy: Policy) -> LiveExperts {
+        let extents = plan.extents();
+        let layers: Vec<u32> = extents.units().iter().map(|unit| unit.layer).collect();
+        let slots = plan.experts.slots;
+        let bytes = |unit: &crate::extent::Unit| {
+            unit.slices.iter().map(|id| extents[id.index()].len).sum::<u64>()
+        };
+        let units = layers.len() as u32;
+        let ghost = |percent: u32| {
+            let slots = (u64::from(slots) * u64::from(percent) / 100).min(u64::from(units));
+            // At most `units`, which are 32 bits.
+            Ghost { cache: ExpertCache::new(&layers, slots as u32, policy), hits: 0 }
+        };
+        let most = (0..extents.expert_layers())
+            .map(|layer| layers.iter().filter(|&&l| l == layer).count())
+            .max()
+            .unwrap_or(0);
+        LiveExperts {
+            cache: ExpertCache::new(&layers, slots, policy),
+            demanded: Vec::with_capacity(most * 2),
+            next: 0,
+            to_come: vec![0; slots as usize],
+            failed: vec![false; slots as usize],
+            loading: 0,
+            traffic: vec![LayerTraffic::default(); extents.expert_layers() as usize],
+            unit_bytes: extents.units().iter().map(bytes).collect(),
+            ghosts: GHOST_PERCENT.map(ghost).into_iter().collect(),
+            ghost_uses: 0,
+            neighbours: Neighbours::new(extents),
+        }
+    }
+
+    pub fn begin_pass(&mut self, tokens: u32) {
+        self.cache.begin_pass(tokens);
+        self.ghosts.iter_mut().for_each(|ghost| ghost.cache.begin_pass(tokens));
+        self.demanded.clear();
+        self.next = 0;
+    }
+
+    /// A layer needs these units, in this order. `(hits, misses, bytes missed)`.
+    ///
+    /// Of a long prompt's units the most used ones are kept as long as there is room, each layer its
+    /// share; the others only pass.
+    pub fn demand(&mut self, uses: &[ExpertUse], is_stream: bool) -> (u64, u64, u64) {
+        self.demanded.clear();
+        self.next = 0;
+        let (mut hits, mut misses, mut bytes) = (0, 0, 0);
+        for u in uses {
+            let hit = self.cache.want(u.unit, u.tokens);
+            hits += u64::from(hit);
+            misses += u64::from(!hit);
+            bytes += if hit { 0 } else { self.unit_bytes[u.unit.index()] };
+            if let Some(layer) = self.traffic.get_mut(self.cache.layer_of(u.unit) as usize) {
+                layer.hits += u64::from(hit);
+                layer.misses += u64::from(!hit);
+            }
+        }
+        let share = self.cache.slot_count() / (self.traffic.len() as u32).max(1);
+        let mut room = share.min(self.cache.free_count()) as usize;
+        for u in uses {
+            let admit = if is_stream {
+                let better = |other: &&ExpertUse| (other.tokens, u.unit) > (u.tokens, other.unit);
+                let is_kept = uses.iter().filter(better).count() < share as usize && room > 0;
+                room -= usize::from(is_kept);
+                if is_kept { Admit::Keep } else { Admit::Pass }
+            } else {
+                Admit::Keep
+            };
+            self.demanded.push((u.unit, admit));
+        }
+        if !is_stream {
+            self.ghost_uses += uses.len() as u64;
+            self.ghosts.iter_mut().for_each(|ghost| ghost.see(uses));
+        }
+        (hits, misses, bytes)
+    }
+
+    /// A unit that is not needed now but may be soon: read only if that costs nobody anything.
+    pub fn guess(&mut self, unit: UnitId) -> Option<Fetch> {
+        if self.loading >= LOADING_MAX || self.cache.standing(unit) != Standing::Absent {
+            return None;
+        }
+        let claim = self.cache.claim(unit, Admit::Guess)?;
+        self.begin(claim.slot);
+        Some(Fetch { unit, claim })
+    }
+
+    /// The next unit to read. Call until it says `None`.
+    pub fn next_fetch(&mut self) -> Option<Fetch> {
+        while let Some(&(unit, admit)) = self.demanded.get(self.next) {
+            if self.cache.standing(unit) != Standing::Absent {
+                self.next += 1;
+                continue;
+            }
+            if self.loading >= LOADING_MAX {
+                return None;
+            }
+            let claim = self.cache.claim(unit, admit)?;
+            self.begin(claim.slot);
+            self.next += 1;
+            return Some(Fetch { unit, claim });
+        }
+        None
+    }
+
+    /// The same for the unit that is used next, at the cost of one that is used later.
+    pub fn force_fetch(&mut self, unit: UnitId) -> Option<Fetch> {
+        if self.loading > 0 || self.cache.standing(unit) != Standing::Absent {
+            return None;
+        }
+        let admit = self.demanded.iter().find(|d| d.0 == unit).map_or(Admit::Keep, |d| d.1);
+        let demanded = &self.demanded;
+        let later = |other: UnitId| demanded.iter().position(|d| d.0 == other).unwrap_or(0);
+        // Not asked for, there may be room all the same.
+        let room = self.cache.claim(unit, admit);
+        let claim = room.or_else(|| self.cache.claim_wanted(unit, admit, later))?;
+        self.next = 0;
+        self.begin(claim.slot);
+        Some(Fetch { unit, claim })
+    }
+
+    fn begin(&mut self, slot: SlotId) {
+        self.to_come[slot.0 as usize] = UNIT_SLICES as u8;
+        self.failed[slot.0 as usize] = false;
+        self.loading += 1;
+    }
+
+    /// A slice has come back.
+    pub fn slice_done(&mut self, slot: SlotId, ok: bool) {
+        let i = slot.0 as usize;
+        self.failed[i] |= !ok;
+        self.to_come[i] = self.to_come[i].saturating_sub(1);
+        if self.to_come[i] == 0 {
+            self.loading = self.loading.saturating_sub(1);
+            self.cache.filled(slot, !self.failed[i]);
+        }
+    }
+
+    /// Whether nothing is on its way or waiting for room.
+    pub fn is_idle(&self) -> bool {
+        self.loading == 0 && self.next >= self.demanded.len()
+    }
+
+    pub fn cache(&mut self) -> &mut ExpertCache {
+        &mut self.cache
+    }
+
+    pub fn standing(&self, unit: UnitId) -> Standing {
+        self.cache.standing(unit)
+    }
+
+    pub fn traffic(&self) -> &[LayerTraffic] {
+        &self.traffic
+    }
+
+    /// Uses by decoded tokens, and hits that caches of [`GHOST_PERCENT`] of this one's slots would
+    /// have had of them.
+    pub fn ghost_hits(&self) -> (u64, [u64; GHOST_PERCENT.len()]) {
+        let mut hits = [0; GHOST_PERCENT.len()];
+        hits.iter_mut().zip(&self.ghosts).for_each(|(h, ghost)| *h = ghost.hits);
+        (self.ghost_uses, hits)
+    }
+
+    /// The pages of a slice that nobody else in memory shares, to be dropped with it.
+    pub fn droppable(&self, plan: &Plan, id: ExtentId) -> std::ops::Range<u64> {
+        self.neighbours.alone(plan, id, |x| match x.usage {
+            Use::Expert { unit, .. } => self.cache.standing(unit) != Standing::Absent,
+            Use::Tile | Use::Always => true,
+            Use::Lookup => false,
+        })
+    }
+}
+
+impl Ghost {
+    fn see(&mut self, uses: &[ExpertUse]) {
+        for u in uses {
+            self.hits += u64::from(self.cache.want(u.unit, u.tokens));
+        }
+        for u in uses {
+            if self.cache.standing(u.unit) == Standing::Absent
+                && let Some(claim) = self.cache.claim(u.unit, Admit::Keep)
+            {
+                self.cache.filled(claim.slot, true);
+            }
+        }
+        for u in uses {
+            if let Standing::Ready(slot) = self.cache.standing(u.unit) {
+                self.cache.hold(slot);
+                self.cache.release(slot);
+            }
+        }
+    }
+}
+
+/// The extents in the order of the file, to find who shares a page.
+struct Neighbours {
+    order: Vec<ExtentId>,
+    rank: Vec<u32>,
+}
+
+impl Neighbours {
+    fn new(extents: &Extents) -> Neighbours {
+        let mut order: Vec<ExtentId> = extents.iter().map(|x| x.id).collect();
+        order.sort_by_key(|id| (extents[id.index()].source, extents[id.index()].offset));
+        let mut rank = vec![0; order.len()];
+        (0u32..).zip(&order).for_each(|(i, id)| rank[id.index()] = i);
+        Neighbours { order, rank }
+    }
+
+    fn alone(
+        &self,
+        plan: &Plan,
+        id: ExtentId,
+        is_in: impl Fn(&Extent) -> bool,
+    ) -> std::ops::Range<u64> {
+        const PAGE: u64 = crate::plan::PAGE_BYTES;
+        let extents = plan.extents();
+        let x = extents[id.index()];
+        let pages = x.aligned(PAGE);
+        let rank = self.rank[id.index()] as usize;
+        let touches = |other: &Extent, page: u64| {
+            other.source == x.source && other.offset < page + PAGE && other.end() > page
+        };
+        let shared = |page: u64| {
+            let of = |id: &ExtentId| extents[id.index()];
+            let before = self.order[..rank].iter().rev().map(of);
+            let behind = self.order[rank + 1..].iter().map(of);
+            before.take_while(|o| touches(o, page)).any(|o| is_in(&o))
+                || behind.take_while(|o| touches(o, page)).any(|o| is_in(&o))
+        };
+        let last = pages.end - PAGE;
+        let start = if shared(pages.start) { pages.start + PAGE } else { pages.start };
+        let end = if shared(last) { last } else { pages.end };
+        start..end.max(start)
+    }
+}

@@ -1,0 +1,18 @@
+//! Experts: units of which each token uses a few, known only when a router has spoken.
+//!
+//! `expert_slots` how large the cache is, `policy` which unit goes, `cache` who is in (pure: the live
+//! store and the replay drive the same code), `replay` recorded traffic through it and through
+//! Belady's optimum, `live` between the cache and the lanes.
+
+mod cache;
+#[cfg(test)]
+mod cache_tests;
+pub(crate) mod expert_slots;
+pub(crate) mod live;
+mod policy;
+pub mod replay;
+
+pub use cache::{Admit, Claim, ExpertCache, Standing};
+pub use expert_slots::ExpertSlots;
+pub(crate) use expert_slots::unit_spans;
+pub use policy::Policy;

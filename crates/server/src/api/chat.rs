@@ -1,0 +1,296 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::wire::{chat_logprob, finish_reason, timings, usage};
+use super::{Begun, Caller, Talk};
+use crate::error::ApiError;
+use crate::format::Call;
+use crate::job::{Figures, Finish, TokenLogprob};
+use crate::json::Fields;
+use crate::limits::{CHOICES_MAX, JSON_VALUES_MAX, TOP_LOGPROBS_MAX};
+use crate::model::ModelFace;
+use crate::prompt::{Conversation, messages};
+use crate::reader::Delta;
+use crate::request;
+use crate::stream::{Collected, Frames, Progress, Protocol, collect, respond};
+
+/// How the answer is wanted.
+struct Manner {
+    stream: bool,
+    usage: bool,
+    progress: bool,
+}
+
+/// Answers.
+///
+/// # Errors
+/// 400, 404, 429, 503.
+pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, ApiError> {
+    let name = caller.shared.model_name(fields.string("model")?.as_deref())?;
+    let face = caller.shared.face_of(caller.client, &name).await?;
+    let manner = Manner {
+        stream: fields.flag("stream")?.unwrap_or(false),
+        usage: stream_usage(&mut fields)?,
+        progress: fields.flag("return_progress")?.unwrap_or(false),
+    };
+    let templates = caller.shared.config.allow_templates;
+    let talk = talk(&mut fields, &face, templates)?;
+    let id = caller.shared.answer_id("chatcmpl-");
+    let head = Head { id, created: now(), model: Arc::clone(&face.id) };
+    let (choices, has_logprobs) = (talk.choices, talk.logprobs.is_some());
+    let Begun { ticket, readers } = caller.begin(&face, talk).await?;
+    if manner.stream {
+        let state = vec![ChoiceState::default(); choices];
+        return Ok(respond(ticket, readers, Box::new(Stream { head, manner, state })));
+    }
+    let collected = collect(ticket, readers).await?;
+    Ok(axum_json(&whole(&head, &collected, has_logprobs)).into_response())
+}
+
+/// A JSON body.
+pub fn axum_json(value: &Value) -> impl IntoResponse + use<> {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], value.to_string())
+}
+
+/// Unix seconds.
+pub fn now() -> u64 {
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    unix.map_or(0, |time| time.as_secs())
+}
+
+/// `stream_options.include_usage`.
+pub fn stream_usage(fields: &mut Fields) -> Result<bool, ApiError> {
+    match fields.object("stream_options")? {
+        Some(mut options) => Ok(options.flag("include_usage")?.unwrap_or(false)),
+        None => Ok(false),
+    }
+}
+
+/// The conversation of a body, checked.
+///
+/// # Errors
+/// 400.
+pub fn talk(fields: &mut Fields, face: &ModelFace, templates: bool) -> Result<Talk, ApiError> {
+    for name in ["functions", "function_call", "audio", "web_search_options", "prediction"] {
+        if fields.has(name) {
+            return Err(fields.error(name, "is not supported"));
+        }
+    }
+    if fields.list("modalities", 8)?.is_some_and(|list| list.iter().any(|kind| kind != "text")) {
+        return Err(fields.error("modalities", "this model answers in text"));
+    }
+    let conversation = conversation(fields, templates)?;
+    let choice = request::choice(fields, &conversation.tools)?;
+    let top = fields.integer("top_logprobs", 0, TOP_LOGPROBS_MAX as u64)?;
+    let logprobs = fields.flag("logprobs")?.unwrap_or(false);
+    if top.is_some_and(|top| top > 0) && !logprobs {
+        return Err(fields.error("top_logprobs", "needs logprobs: true"));
+    }
+    Ok(Talk {
+        conversation,
+        choice,
+        parallel: fields.flag("parallel_tool_calls")?.unwrap_or(true),
+        shape: request::shape(fields)?,
+        sampling: request::sampling(fields, &face.defaults, face.vocabulary)?,
+        max_tokens: request::max_tokens(fields, &["max_tokens", "max_completion_tokens"])?,
+        stop: request::stops(fields, "stop")?,
+        choices: fields.integer("n", 1, CHOICES_MAX as u64)?.unwrap_or(1) as usize,
+        logprobs: logprobs.then_some(top.unwrap_or(0) as usize),
+        ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+    })
+}
+
+/// Messages, tools and the template's variables.
+///
+/// # Errors
+/// 400.
+pub fn conversation(fields: &mut Fields, templates: bool) -> Result<Conversation, ApiError> {
+    let list = fields.list("messages", JSON_VALUES_MAX)?;
+    let list = list.ok_or_else(|| fields.error("messages", "is missing"))?;
+    let template = fields.string("chat_template")?;
+    if template.is_some() && !templates {
+        return Err(
+            fields.error("chat_template", "this server does not take templates from clients")
+        );
+    }
+    let mut variables = match fields.object("chat_template_kwargs")? {
+        Some(variables) => variables.into_map(),
+        None => serde_json::Map::new(),
+    };
+    if let Some(effort) = fields.string("reasoning_effort")? {
+        variables.entry("reasoning_effort").or_insert(Value::String(effort));
+    }
+    Ok(Conversation {
+        messages: messages(list)?,
+        tools: request::tools(fields)?,
+        variables,
+        prefill: String::new(),
+        template,
+    })
+}
+
+/// What all bodies of an answer begin with.
+struct Head {
+    id: String,
+    created: u64,
+    model: Arc<str>,
+}
+
+impl Head {
+    fn body(&self, object: &str) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": &*self.model,
+            "system_fingerprint": concat!("lowtide-", env!("CARGO_PKG_VERSION")),
+        })
+    }
+}
+
+fn call_json(call: &Call, id: String) -> Value {
+    json!({
+        "id": id,
+        "type": "function",
+        "function": { "name": call.name, "arguments": call.arguments },
+    })
+}
+
+fn whole(head: &Head, collected: &Collected, has_logprobs: bool) -> Value {
+    let mut choices = Vec::new();
+    for (index, answer) in collected.answers.iter().enumerate() {
+        let has_calls = !answer.calls.is_empty();
+        let mut message = json!({ "role": "assistant", "content": answer.text, "refusal": null });
+        if answer.text.is_empty() && has_calls {
+            message["content"] = Value::Null;
+        }
+        if !answer.thought.is_empty() {
+            message["reasoning_content"] = json!(answer.thought);
+        }
+        if has_calls {
+            let id = |at: usize| format!("call_{}_{index}_{at}", &head.id[9..25]);
+            let calls = answer.calls.iter().enumerate().map(|(at, call)| call_json(call, id(at)));
+            message["tool_calls"] = calls.collect();
+        }
+        let entries: Vec<Value> = answer.logprobs.iter().map(chat_logprob).collect();
+        let logprobs =
+            if has_logprobs { json!({ "content": entries, "refusal": null }) } else { Value::Null };
+        choices.push(json!({
+            "index": index,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason(answer.finish.as_ref(), has_calls),
+        }));
+    }
+    let mut body = head.body("chat.completion");
+    body["choices"] = Value::Array(choices);
+    body["usage"] = usage(&collected.figures);
+    body["timings"] = timings(&collected.figures);
+    body
+}
+
+#[derive(Debug, Clone, Default)]
+struct ChoiceState {
+    calls: usize,
+}
+
+struct Stream {
+    head: Head,
+    manner: Manner,
+    state: Vec<ChoiceState>,
+}
+
+impl Stream {
+    fn chunk(&self, choices: Value) -> Value {
+        let mut body = self.head.body("chat.completion.chunk");
+        body["choices"] = choices;
+        if self.manner.usage {
+            body["usage"] = Value::Null;
+        }
+        body
+    }
+
+    fn choice(&self, index: usize, delta: Value, finish: Value, logprobs: Value) -> Value {
+        self.chunk(json!([{
+            "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish,
+        }]))
+    }
+}
+
+impl Protocol for Stream {
+    fn begin(&mut self, out: &mut Frames) {
+        for index in 0..self.state.len() {
+            let delta = json!({ "role": "assistant", "content": "" });
+            out.data(&self.choice(index, delta, Value::Null, Value::Null));
+        }
+    }
+
+    fn progress(&mut self, progress: Progress, out: &mut Frames) {
+        if !self.manner.progress {
+            return;
+        }
+        let mut chunk = self.chunk(json!([]));
+        chunk["prompt_progress"] = json!({
+            "total": progress.total,
+            "cache": progress.cached,
+            "processed": progress.done,
+            "time_ms": progress.seconds * 1e3,
+        });
+        out.data(&chunk);
+    }
+
+    fn piece(
+        &mut self,
+        choice: usize,
+        deltas: Vec<Delta>,
+        logprob: Option<Box<TokenLogprob>>,
+        out: &mut Frames,
+    ) {
+        let mut logprobs = match logprob {
+            Some(of) => json!({ "content": [chat_logprob(&of)], "refusal": null }),
+            None => Value::Null,
+        };
+        if deltas.is_empty() {
+            out.data(&self.choice(choice, json!({}), Value::Null, logprobs.take()));
+        }
+        for delta in deltas {
+            let delta = match delta {
+                Delta::Text(text) => json!({ "content": text }),
+                Delta::Thought(text) => json!({ "reasoning_content": text }),
+                Delta::Call(call) => {
+                    let at = self.state[choice].calls;
+                    self.state[choice].calls += 1;
+                    let id = format!("call_{}_{choice}_{at}", &self.head.id[9..25]);
+                    let mut call = call_json(&call, id);
+                    call["index"] = json!(at);
+                    json!({ "tool_calls": [call] })
+                }
+            };
+            out.data(&self.choice(choice, delta, Value::Null, logprobs.take()));
+        }
+    }
+
+    fn ended(&mut self, choice: usize, finish: &Finish, out: &mut Frames) {
+        let reason = finish_reason(Some(finish), self.state[choice].calls > 0);
+        out.data(&self.choice(choice, json!({}), json!(reason), Value::Null));
+    }
+
+    fn done(&mut self, figures: &Figures, out: &mut Frames) {
+        let mut chunk = self.chunk(json!([]));
+        if self.manner.usage {
+            chunk["usage"] = usage(figures);
+        }
+        chunk["timings"] = timings(figures);
+        out.data(&chunk);
+        out.raw("data: [DONE]\n\n");
+    }
+
+    fn failed(&mut self, error: &ApiError, out: &mut Frames) {
+        out.data(&error.openai());
+        out.raw("data: [DONE]\n\n");
+    }
+}

@@ -1,0 +1,117 @@
+//! `POST /v1/embeddings`: the final hidden states of a text's tokens, after the last norm, as one unit vector:
+//! their mean, or with `"pooling": "last"` the last one.
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use lowtide_tokenizer::EncodeOptions;
+use serde_json::{Value, json};
+
+use super::chat::axum_json;
+use super::{Caller, panicked};
+use crate::error::ApiError;
+use crate::job::{Event, Pooling, Work};
+use crate::json::{Fields, expected};
+use crate::limits::EMBEDDING_INPUTS_MAX;
+use crate::model::ModelFace;
+use crate::prompt::check_length;
+use crate::state::stopping;
+
+/// Embeds.
+///
+/// # Errors
+/// 400, 404, 429, 503.
+pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiError> {
+    let name = caller.shared.model_name(fields.string("model")?.as_deref())?;
+    let face = caller.shared.face_of(caller.client, &name).await?;
+    let base64 = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => return Err(fields.error("encoding_format", "must be float or base64")),
+    };
+    let pooling = match fields.string("pooling")?.as_deref() {
+        None | Some("mean") => Pooling::Mean,
+        Some("last") => Pooling::Last,
+        Some(_) => return Err(fields.error("pooling", "must be mean or last")),
+    };
+    let dimensions = fields.integer("dimensions", 1, 1 << 20)?;
+    let input = fields.take("input").ok_or_else(|| fields.error("input", "is missing"))?;
+    let own = Arc::clone(&face);
+    let inputs = tokio::task::spawn_blocking(move || inputs(input, &own));
+    let inputs = inputs.await.map_err(|_| panicked())??;
+    let tokens: usize = inputs.iter().map(Vec::len).sum();
+    let work = Work::Embed { inputs, pooling };
+    let mut ticket = caller.shared.submit(caller.client, &face.id, work)?;
+    let vectors = loop {
+        match ticket.events.next().await {
+            Some(Event::Embedded(vectors)) => break vectors,
+            Some(Event::Failed(error)) => return Err(error),
+            Some(_) => {}
+            None => return Err(stopping()),
+        }
+    };
+    let length = vectors.first().map_or(0, Vec::len);
+    if dimensions.is_some_and(|wanted| wanted as usize != length) {
+        let why = format!("this model's vectors have {length} dimensions, no fewer");
+        return Err(ApiError::field("dimensions", why));
+    }
+    let data: Vec<Value> = vectors
+        .iter()
+        .enumerate()
+        .map(|(index, vector)| {
+            let embedding = if base64 { json!(base64_of(vector)) } else { json!(vector) };
+            json!({ "object": "embedding", "index": index, "embedding": embedding })
+        })
+        .collect();
+    Ok(axum_json(&json!({
+        "object": "list",
+        "data": data,
+        "model": &*face.id,
+        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
+    }))
+    .into_response())
+}
+
+fn base64_of(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A text, texts, tokens, or lists of tokens.
+fn inputs(input: Value, face: &ModelFace) -> Result<Vec<Vec<u32>>, ApiError> {
+    let list = match input {
+        Value::Array(list) if list.iter().all(Value::is_number) => vec![Value::Array(list)],
+        Value::Array(list) => list,
+        one => vec![one],
+    };
+    if list.len() > EMBEDDING_INPUTS_MAX {
+        let why = format!("has {} texts, at most {EMBEDDING_INPUTS_MAX} are taken", list.len());
+        return Err(ApiError::field("input", why));
+    }
+    let vocabulary = face.tokenizer.vocab_size() as u64;
+    let mut inputs = Vec::with_capacity(list.len());
+    for value in list {
+        let ids = match value {
+            Value::String(text) => {
+                let options = EncodeOptions { add_special: true, parse_special: false };
+                face.tokenizer.encode(&text, options)
+            }
+            Value::Array(list) => {
+                let id = |value: &Value| value.as_u64().filter(|id| *id < vocabulary);
+                let ids: Option<Vec<u32>> =
+                    list.iter().map(|v| id(v).map(|id| id as u32)).collect();
+                let why = || ApiError::field("input", format!("token ids are below {vocabulary}"));
+                ids.ok_or_else(why)?
+            }
+            other => return Err(ApiError::field("input", expected("a text or tokens", &other))),
+        };
+        // No token of an answer follows: the context may be full.
+        check_length(ids.len(), face.context + 1, "input")?;
+        inputs.push(ids);
+    }
+    if inputs.is_empty() {
+        return Err(ApiError::field("input", "is empty"));
+    }
+    Ok(inputs)
+}

@@ -1,0 +1,142 @@
+//! The endpoints: each takes a body, has the engine work, and writes its protocol's answer.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+pub mod messages;
+pub mod responses;
+pub mod small;
+mod wire;
+
+use std::sync::Arc;
+
+use lowtide_engine::sampler::SamplerParams;
+
+use crate::constraint::{Constraint, Shape};
+use crate::error::ApiError;
+use crate::format::{Format, Tool};
+use crate::job::{Generate, Work};
+use crate::model::ModelFace;
+use crate::prompt::{Conversation, check_length};
+use crate::reader::Reader;
+use crate::request::Choice;
+use crate::state::{Shared, Ticket};
+
+/// Who asks, and for what they share.
+#[derive(Clone)]
+pub struct Caller {
+    /// The shared state.
+    pub shared: Arc<Shared>,
+    /// The queue's lane.
+    pub client: u64,
+}
+
+/// A conversation that is to be gone on with, whatever the protocol.
+pub struct Talk {
+    /// What was said.
+    pub conversation: Conversation,
+    /// What may be called.
+    pub choice: Choice,
+    /// Whether several calls may be made.
+    pub parallel: bool,
+    /// The answer's shape.
+    pub shape: Option<Shape>,
+    /// How tokens are chosen.
+    pub sampling: SamplerParams,
+    /// Tokens at most.
+    pub max_tokens: Option<usize>,
+    /// Texts that end it.
+    pub stop: Vec<String>,
+    /// How many answers.
+    pub choices: usize,
+    /// Log probabilities.
+    pub logprobs: Option<usize>,
+    /// The model's own end is a token like any other.
+    pub ignore_eos: bool,
+}
+
+/// Work that was queued, and how its answers are read.
+pub struct Begun {
+    /// The job.
+    pub ticket: Ticket,
+    /// A reader for each answer.
+    pub readers: Vec<Reader>,
+}
+
+impl Caller {
+    /// Renders, constrains and queues.
+    ///
+    /// # Errors
+    /// 400, 429, 503.
+    pub async fn begin(&self, face: &Arc<ModelFace>, talk: Talk) -> Result<Begun, ApiError> {
+        let own = Arc::clone(face);
+        let prepared = tokio::task::spawn_blocking(move || prepare(&own, talk)).await;
+        let (generate, readers) = prepared.map_err(|_| panicked())??;
+        let ticket =
+            self.shared.submit(self.client, &face.id, Work::Generate(Box::new(generate)))?;
+        Ok(Begun { ticket, readers })
+    }
+}
+
+/// A handler's helper failed in a way that is no error of its own.
+pub fn panicked() -> ApiError {
+    ApiError::internal("lowtide itself failed while it prepared the request")
+}
+
+fn prepare(face: &ModelFace, talk: Talk) -> Result<(Generate, Vec<Reader>), ApiError> {
+    let Talk { mut conversation, choice, shape, .. } = talk;
+    match &choice {
+        Choice::None => conversation.tools.clear(),
+        Choice::Named(name) => conversation.tools.retain(|tool| tool.name == *name),
+        Choice::Auto | Choice::Any => {}
+    }
+    let tools = conversation.tools.clone();
+    let rendered = conversation.render(face)?;
+    check_length(rendered.ids.len(), face.context, "messages")?;
+    let forced = matches!(choice, Choice::Any | Choice::Named(_));
+    let (constraint, calls) = constraint(face, &tools, forced, talk.parallel, shape.as_ref())?;
+    let room = face.context - rendered.ids.len();
+    let thinks = rendered.thinks && constraint.is_none();
+    let reader = || match (&constraint, calls) {
+        (Some(_), false) => Reader::plain(),
+        _ => Reader::new(face.format, calls, thinks),
+    };
+    let readers = (0..talk.choices).map(|_| reader()).collect();
+    let generate = Generate {
+        prompt: rendered.ids,
+        choices: talk.choices,
+        max_tokens: talk.max_tokens.unwrap_or(room).min(room),
+        stop: talk.stop,
+        sampling: talk.sampling,
+        logprobs: talk.logprobs,
+        ignore_eos: talk.ignore_eos,
+        show_control: face.format == Format::Harmony || (calls && face.format.shows_control()),
+        constraint,
+    };
+    Ok((generate, readers))
+}
+
+/// The grammar of the answer, and whether calls are read from it.
+fn constraint(
+    face: &ModelFace,
+    tools: &[Tool],
+    forced: bool,
+    _parallel: bool,
+    shape: Option<&Shape>,
+) -> Result<(Option<Constraint>, bool), ApiError> {
+    let calls = !tools.is_empty();
+    if forced && shape.is_some() {
+        return Err(ApiError::field("tool_choice", "a call cannot have a response_format as well"));
+    }
+    if forced {
+        let tokenizer = &face.tokenizer;
+        let control =
+            |text: &str| tokenizer.token_id(text.as_bytes()).filter(|id| tokenizer.is_control(*id));
+        let shape = face.format.grammar(tools, &control);
+        return Ok((Some(face.grammars()?.compile(&shape)?), true));
+    }
+    match shape {
+        Some(shape) => Ok((Some(face.grammars()?.compile(shape)?), false)),
+        None => Ok((None, calls)),
+    }
+}

@@ -1,0 +1,262 @@
+//! What passes between a request and the engine's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use lowtide_engine::sampler::SamplerParams;
+use tokio::sync::mpsc;
+
+use crate::constraint::Constraint;
+use crate::error::ApiError;
+use crate::limits::PENDING_BYTES_MAX;
+use crate::model::ModelFace;
+
+/// Something for the engine's thread to do.
+pub struct Job {
+    /// Of the model that is to do it.
+    pub model: Arc<str>,
+    /// What.
+    pub work: Work,
+    /// Where what comes of it goes.
+    pub events: EventSender,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+/// Kinds of work.
+pub enum Work {
+    /// Have the model ready and say what it is like.
+    Load,
+    /// Answer.
+    Generate(Box<Generate>),
+    /// Hidden states of texts, as unit vectors.
+    Embed {
+        /// The texts' tokens.
+        inputs: Vec<Vec<u32>>,
+        /// How a text's states become one.
+        pooling: Pooling,
+    },
+}
+
+/// How the states of a text's tokens become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The last one.
+    Last,
+}
+
+/// An answer that is wanted.
+pub struct Generate {
+    /// The prompt's tokens, at least one.
+    pub prompt: Vec<u32>,
+    /// How many answers.
+    pub choices: usize,
+    /// Tokens of each at most.
+    pub max_tokens: usize,
+    /// Texts before which an answer ends.
+    pub stop: Vec<String>,
+    /// How tokens are chosen.
+    pub sampling: SamplerParams,
+    /// Log probabilities are wanted, with so many of the likeliest tokens.
+    pub logprobs: Option<usize>,
+    /// The model's own end is a token like any other.
+    pub ignore_eos: bool,
+    /// Control tokens become text, for formats that are written with them.
+    pub show_control: bool,
+    /// What the answer may look like.
+    pub constraint: Option<Constraint>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// By the model's own end, or by the end of what a grammar allows.
+    Stop,
+    /// Before this text, which was asked for.
+    StopText(String),
+    /// As long as it may be.
+    Length,
+}
+
+/// A token's log probability with those of others in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm.
+    pub logprob: f64,
+    /// The likeliest.
+    pub top: Vec<(Vec<u8>, f64)>,
+}
+
+/// What took how long, in seconds; and how much of what.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Waited for its turn.
+    pub queue_s: f64,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of which the session still held.
+    pub cached_tokens: usize,
+    /// For the others.
+    pub prefill_s: f64,
+    /// Tokens of all answers, end tokens included.
+    pub completion_tokens: usize,
+    /// For those.
+    pub decode_s: f64,
+    /// Waited for the disk.
+    pub disk_wait_s: f64,
+    /// Read.
+    pub read_bytes: u64,
+}
+
+/// What the engine's thread tells.
+pub enum Event {
+    /// Tokens of the prompt that are done, and all of them, and those that were there before.
+    Progress {
+        /// Done.
+        done: usize,
+        /// In all.
+        total: usize,
+        /// Held before.
+        cached: usize,
+        /// Seconds since the start.
+        seconds: f64,
+    },
+    /// A piece of an answer; empty text where half a character came.
+    Piece {
+        /// Which answer.
+        choice: usize,
+        /// Its text.
+        text: String,
+        /// Of the token, where asked for.
+        logprob: Option<Box<TokenLogprob>>,
+    },
+    /// An answer has ended.
+    Ended {
+        /// Which answer.
+        choice: usize,
+        /// Why.
+        finish: Finish,
+    },
+    /// Everything is done.
+    Done(Figures),
+    /// The model is ready.
+    Loaded(Arc<ModelFace>),
+    /// Vectors, one for each input.
+    Embedded(Vec<Vec<f32>>),
+    /// Nothing more comes.
+    Failed(ApiError),
+}
+
+impl Event {
+    /// Memory it takes while it waits.
+    fn bytes(&self) -> usize {
+        let own = size_of::<Self>();
+        match self {
+            Self::Piece { text, logprob, .. } => {
+                let top = |l: &TokenLogprob| l.top.len() * 64 + size_of::<TokenLogprob>();
+                own + text.len() + logprob.as_deref().map_or(0, top)
+            }
+            Self::Embedded(_) => 0,
+            _ => own,
+        }
+    }
+}
+
+/// The engine's end.
+#[derive(Clone)]
+pub struct EventSender {
+    channel: mpsc::UnboundedSender<Event>,
+    cancelled: Arc<AtomicBool>,
+    pending_bytes: Arc<AtomicUsize>,
+}
+
+/// The request's end. Dropping it stops the work.
+pub struct Events {
+    channel: mpsc::UnboundedReceiver<Event>,
+    cancelled: Arc<AtomicBool>,
+    pending_bytes: Arc<AtomicUsize>,
+}
+
+/// Both ends.
+pub fn channel() -> (EventSender, Events) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let pending_bytes = Arc::new(AtomicUsize::new(0));
+    let events = Events {
+        channel: receiver,
+        cancelled: Arc::clone(&cancelled),
+        pending_bytes: Arc::clone(&pending_bytes),
+    };
+    (EventSender { channel: sender, cancelled, pending_bytes }, events)
+}
+
+impl EventSender {
+    /// Sends; never waits. A client that takes nothing while its answer grows past the bound is
+    /// given up rather than waited for: others want the engine.
+    pub fn send(&self, event: Event) {
+        let bytes = event.bytes();
+        let pending = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if pending > PENDING_BYTES_MAX || self.channel.send(event).is_err() {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody waits for the work any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl Events {
+    /// The next event. `None` after the last, or where the engine gave the answer up.
+    pub fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Event>> {
+        let polled = self.channel.poll_recv(cx);
+        if let std::task::Poll::Ready(Some(event)) = &polled {
+            self.pending_bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
+        }
+        polled
+    }
+
+    /// The next event.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_nothing_is_given_up_and_memory_is_bounded() {
+        let (sender, events) = channel();
+        let piece = || Event::Piece { choice: 0, text: "x".repeat(1000), logprob: None };
+        let mut sent = 0;
+        while !sender.is_cancelled() {
+            sender.send(piece());
+            sent += 1;
+            assert!(sent < 1000, "never given up");
+        }
+        assert!(sent * 1000 <= PENDING_BYTES_MAX + 2000);
+        drop(events);
+    }
+
+    #[test]
+    fn whoever_leaves_stops_the_work() {
+        let (sender, events) = channel();
+        assert!(!sender.is_cancelled());
+        drop(events);
+        assert!(sender.is_cancelled());
+    }
+}

@@ -1,0 +1,161 @@
+//! Every format's answers, cut at every place: what is read does not depend on how it came.
+
+use crate::format::{Call, Format};
+use crate::reader::{Delta, Reader};
+
+/// Text, thought and calls of an answer, cut into pieces of `size` letters.
+fn read(format: Format, tools: bool, answer: &str, size: usize) -> (String, String, Vec<Call>) {
+    let mut reader = Reader::new(format, tools, false);
+    let (mut text, mut thought, mut calls) = (String::new(), String::new(), Vec::new());
+    let mut deltas = Vec::new();
+    let letters: Vec<char> = answer.chars().collect();
+    for piece in letters.chunks(size) {
+        reader.push(&piece.iter().collect::<String>(), &mut deltas);
+    }
+    reader.finish(&mut deltas);
+    for delta in deltas {
+        match delta {
+            Delta::Text(piece) => text.push_str(&piece),
+            Delta::Thought(piece) => thought.push_str(&piece),
+            Delta::Call(call) => calls.push(call),
+        }
+    }
+    (text, thought, calls)
+}
+
+/// An answer in a format, and the text, thought and calls in it.
+type Case =
+    (Format, &'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const CASES: [Case; 14] = [
+    (Format::Hermes, "Hello < world", "Hello < world", "", &[]),
+    (Format::Hermes, "<think>\nhm\n</think>\n\nHi", "Hi", "\nhm", &[]),
+    (
+        Format::Hermes,
+        "Sure.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>",
+        "Sure.",
+        "",
+        &[("f", "{\"a\":1}"), ("g", "{}")],
+    ),
+    (Format::Hermes, "<tool_call>no json</tool_call> x", "no json x", "", &[]),
+    (
+        Format::Hermes,
+        "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nx y\n</parameter>\n</function>\n</tool_call>",
+        "",
+        "",
+        &[("f", "{\"a\":1,\"b\":\"x y\"}")],
+    ),
+    (
+        Format::Llama3,
+        "{\"name\": \"f\", \"parameters\": {\"a\": \"b\"}}",
+        "",
+        "",
+        &[("f", "{\"a\":\"b\"}")],
+    ),
+    (
+        Format::Llama3,
+        "<|python_tag|>{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"g\", \"parameters\": {}}",
+        "",
+        "",
+        &[("f", "{}"), ("g", "{}")],
+    ),
+    (Format::Llama3, "{\"answer\": 42}", "{\"answer\": 42}", "", &[]),
+    (
+        Format::Mistral,
+        "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": [1]}}]",
+        "",
+        "",
+        &[("f", "{\"a\":[1]}")],
+    ),
+    (
+        Format::Mistral,
+        "[THINK]t[/THINK]ok [TOOL_CALLS]f[ARGS]{\"a\": 1}",
+        "ok",
+        "t",
+        &[("f", "{\"a\": 1}")],
+    ),
+    (
+        Format::DeepSeek,
+        "<think>\nx</think>So: <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "So:",
+        "\nx",
+        &[("f", "{\"a\": 1}")],
+    ),
+    (
+        Format::DeepSeek,
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "",
+        "",
+        &[("f", "{}")],
+    ),
+    (
+        Format::Harmony,
+        "<|channel|>analysis<|message|>Think.<|end|><|start|>assistant<|channel|>final<|message|>Hi.<|return|>",
+        "Hi.",
+        "Think.",
+        &[],
+    ),
+    (
+        Format::Harmony,
+        "<|channel|>analysis<|message|>T<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
+        "",
+        "T",
+        &[("f", "{\"a\": 1}")],
+    ),
+];
+
+#[test]
+fn answers_are_read_the_same_however_they_are_cut() {
+    for (format, answer, text, thought, calls) in CASES {
+        for size in [1, 2, 3, 5, 7, 13, 1000] {
+            let (got_text, got_thought, got_calls) = read(format, true, answer, size);
+            let got: Vec<_> =
+                got_calls.iter().map(|c| (c.name.as_str(), c.arguments.as_str())).collect();
+            assert_eq!(
+                (got_text.trim(), got_thought.as_str()),
+                (text, thought),
+                "{answer} / {size}"
+            );
+            assert_eq!(got, calls, "{answer} / {size}");
+        }
+    }
+}
+
+#[test]
+fn without_tools_a_call_is_text() {
+    let answer = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
+    assert_eq!(read(Format::Hermes, false, answer, 4).0, answer);
+}
+
+#[test]
+fn text_is_not_held_back_longer_than_a_mark_may_begin() {
+    let mut reader = Reader::new(Format::Hermes, true, false);
+    let mut out = Vec::new();
+    reader.push("Hello wor", &mut out);
+    assert_eq!(out, [Delta::Text("Hello wor".into())]);
+    reader.push("ld <tool", &mut out);
+    reader.push("box>", &mut out);
+    reader.finish(&mut out);
+    let text: String = out
+        .iter()
+        .map(|delta| match delta {
+            Delta::Text(text) => text.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(text, "Hello world <toolbox>");
+}
+
+#[test]
+fn templates_tell_the_format() {
+    for (template, format) in [
+        ("{% if tools %}<tool_call>", Format::Hermes),
+        ("<|start_header_id|>{{ tools }}", Format::Llama3),
+        ("[TOOL_CALLS]", Format::Mistral),
+        ("<｜tool▁calls▁begin｜>", Format::DeepSeek),
+        ("<|start|><|channel|>analysis<|message|>", Format::Harmony),
+        ("<|im_start|>", Format::Told),
+    ] {
+        assert_eq!(Format::of(Some(template)), format, "{template}");
+    }
+}

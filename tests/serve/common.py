@@ -1,0 +1,70 @@
+"""Starting and stopping `lowtide serve`, for the suites beside this file."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+BINARY = os.environ["LOWTIDE_BINARY"]
+MODEL = os.environ["LOWTIDE_MODEL"]
+
+
+class Server:
+    """A server on a free port; a context manager that stops it with SIGTERM and checks its status."""
+
+    def __init__(self, *args, model=MODEL):
+        command = [BINARY, "serve", model, "--port", "0", *args]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        head = [self.process.stdout.readline() for _ in range(3)]
+        found = re.search(r"http://([\d.]+):(\d+)", "".join(head))
+        if not found:
+            raise RuntimeError(self.process.stderr.read())
+        self.host, self.port = found[1], int(found[2])
+        self.base = f"http://{self.host}:{self.port}"
+        deadline = time.monotonic() + 120
+        while self.request("GET", "/health")[0] != 200:
+            assert time.monotonic() < deadline, "never ready"
+            time.sleep(0.05)
+
+    def request(self, method, path, body=None, timeout=120, headers=None):
+        """Status, headers and body of one request."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+            kind = {"content-type": "application/json"} if data is not None else {}
+            connection.request(method, path, data, {**kind, **(headers or {})})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def metric(self, name):
+        text = self.request("GET", "/metrics")[2].decode()
+        return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
+
+    def rss_bytes(self, key="VmRSS"):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return int(re.search(rf"{key}:\s+(\d+) kB", status.read())[1]) * 1024
+
+    def stop(self, timeout=90):
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout)
+        assert status == 0, f"status {status}: {self.process.stderr.read()}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.stop()
+        else:
+            self.process.kill()
+            print(self.process.stderr.read())
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(share * len(values)))]

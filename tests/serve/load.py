@@ -1,0 +1,210 @@
+"""Many clients, leaving clients, slow clients, and stops: `load.py crowd|leave|stop|slow|all [--seconds N]`."""
+
+import argparse
+import json
+import random
+import socket
+import threading
+import time
+
+from common import Server, percentile
+
+BUDGET = 1_000_000_000
+ARGS = ("--memory", str(BUDGET), "--ctx", "1024")
+
+
+def chat_body(tokens, stream=False, text="Count to ten."):
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream, "ignore_eos": True}
+
+
+def crowd(seconds, clients=64):
+    """So many clients at once: what is accepted is answered, the rest is told 429 with Retry-After."""
+    counts, wrong, lock = {}, [], threading.Lock()
+    end = time.monotonic() + seconds
+    with Server(*ARGS) as server:
+        def client(number):
+            while time.monotonic() < end:
+                body = chat_body(16, text=f"Client {number} counts.") | {"user": f"u{number}"}
+                status, headers, data = server.request("POST", "/v1/chat/completions", body, timeout=300)
+                with lock:
+                    counts[status] = counts.get(status, 0) + 1
+                    if status == 200 and json.loads(data)["usage"]["completion_tokens"] != 16:
+                        wrong.append(data)
+                    if status not in (200, 429) or (status == 429 and "retry-after" not in headers):
+                        wrong.append((status, data))
+                if status == 429:
+                    time.sleep(0.2 + random.random() * 0.3)
+
+        peak = 0
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+        [thread.start() for thread in threads]
+        while any(thread.is_alive() for thread in threads):
+            peak = max(peak, server.rss_bytes())
+            time.sleep(0.5)
+        assert not wrong, wrong[:3]
+        assert peak <= BUDGET, f"{peak} bytes resident, the budget is {BUDGET}"
+        assert server.metric("lowtide_requests_waiting") == 0 == server.metric("lowtide_requests_running")
+    print(f"crowd: {clients} clients, {seconds} s: {counts}, peak RSS {peak / 1e6:.0f} MB of {BUDGET / 1e6:.0f} MB")
+
+
+def leave(times=1000):
+    """Clients that leave at any moment: every slot is free again, others' answers are whole."""
+    freed = []
+    with Server(*ARGS) as server:
+        keeper_ok = []
+        done = threading.Event()
+
+        def keeper():
+            while not done.is_set():
+                status, _, data = server.request("POST", "/v1/chat/completions", chat_body(8) | {"user": "keeper"}, timeout=300)
+                if status == 200:
+                    keeper_ok.append(json.loads(data)["usage"]["completion_tokens"] == 8)
+
+        thread = threading.Thread(target=keeper)
+        thread.start()
+        for number in range(times):
+            stream = number % 2 == 0
+            body = json.dumps(chat_body(900, stream, text="word " * random.randrange(1, 400))).encode()
+            with socket.create_connection((server.host, server.port)) as client:
+                client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                               b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                time.sleep(random.random() * 0.12)
+        done.set()
+        thread.join()
+        for _ in range(20):
+            with socket.create_connection((server.host, server.port)) as client:
+                body = json.dumps(chat_body(900, True)).encode()
+                client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                               b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                while server.metric("lowtide_requests_running") == 0:
+                    pass
+            left = time.monotonic()
+            while server.metric("lowtide_requests_running") > 0:
+                assert time.monotonic() - left < 5, "a slot was never freed"
+                time.sleep(0.005)
+            freed.append((time.monotonic() - left) * 1e3)
+        assert server.metric("lowtide_requests_waiting") == 0
+        assert keeper_ok and all(keeper_ok)
+        assert max(freed) < 250, freed
+    print(f"leave: {times} clients left, {len(keeper_ok)} answers of another were whole; "
+          f"slot free after {percentile(freed, 0.5):.0f} ms (median), {max(freed):.0f} ms (worst of 20)")
+
+
+def stop(times=20, clients=6):
+    """SIGTERM while answers are being made and wait: all are delivered whole, new ones are told 503."""
+    answered = refused = 0
+    for _ in range(times):
+        server = Server(*ARGS)
+        results, lock = [], threading.Lock()
+
+        def client(number):
+            status, _, data = server.request("POST", "/v1/chat/completions", chat_body(24, number % 2 == 0), timeout=120)
+            with lock:
+                results.append((status, data))
+
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+        [thread.start() for thread in threads]
+        deadline = time.monotonic() + 60
+        while server.metric("lowtide_requests_running") + server.metric("lowtide_requests_waiting") < clients:
+            if len(results) or time.monotonic() > deadline:
+                break
+        expected = int(server.metric("lowtide_requests_running") + server.metric("lowtide_requests_waiting"))
+        server.process.terminate()
+        try:
+            while True:
+                status, *_ = server.request("POST", "/v1/chat/completions", chat_body(1))
+                if status == 503:
+                    refused += 1
+                    server.process.terminate()  # again: it changes nothing
+                    break
+        except OSError:
+            pass
+        assert server.process.wait(120) == 0
+        [thread.join() for thread in threads]
+        whole = [data for status, data in results if status == 200 and (b"[DONE]" in data or b'"usage"' in data)]
+        assert len(whole) >= expected and len(results) == clients, (expected, results)
+        answered += len(whole)
+    print(f"stop: SIGTERM {times} times, {answered} answers under way were delivered whole, {refused} late ones told 503")
+
+
+def slow(count=2000):
+    """Clients that send a byte a second: others' first tokens come as fast, and the slow ones are reaped."""
+    def first_tokens(server, times):
+        seconds = []
+        for number in range(times):
+            body = json.dumps(chat_body(2, True, text=f"Number {number} says hello to everyone here today.")).encode()
+            with socket.create_connection((server.host, server.port)) as client:
+                begun = time.monotonic()
+                client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                               b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                data = b""
+                while b'"content":"' not in data.replace(b'"content":""', b""):
+                    piece = client.recv(65536)
+                    assert piece, data
+                    data += piece
+                seconds.append(time.monotonic() - begun)
+        return seconds
+
+    with Server("--memory", str(2 * BUDGET), "--ctx", "1024") as server:
+        first_tokens(server, 20)
+        idle = first_tokens(server, 100)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\r\n"
+        open_clients, begun = [], time.monotonic()
+        for number in range(count):
+            client = socket.create_connection((server.host, server.port))
+            client.setblocking(False)
+            # Half of them are slow in the head, half in the body.
+            client.send(head if number % 2 else head[:20])
+            open_clients.append(client)
+        opened = time.monotonic()
+        dripping = threading.Event()
+        gone = {}
+
+        def drip():
+            while not dripping.is_set() and len(gone) < count:
+                for client in open_clients:
+                    if id(client) in gone:
+                        continue
+                    try:
+                        client.send(b"x")
+                    except OSError:
+                        gone[id(client)] = time.monotonic() - begun
+                time.sleep(1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        during = first_tokens(server, 100)
+        held = server.metric("lowtide_connections")
+        while len(gone) < count and time.monotonic() - opened < 40:
+            time.sleep(0.2)
+        dripping.set()
+        thread.join()
+        [client.close() for client in open_clients]
+        assert len(gone) == count, f"{count - len(gone)} slow clients were never reaped"
+        worst = max(gone.values())
+        ratio = percentile(during, 0.99) / percentile(idle, 0.99)
+        print(f"slow: {count} slow clients ({held:.0f} connections open): first token p50 {percentile(during, .5) * 1e3:.1f} ms, "
+              f"p99 {percentile(during, .99) * 1e3:.1f} ms; idle {percentile(idle, .5) * 1e3:.1f}, "
+              f"{percentile(idle, .99) * 1e3:.1f} ms: ratio of p99 {ratio:.2f}; all reaped within {worst:.0f} s")
+        assert worst < 30, worst
+        return ratio
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["crowd", "leave", "stop", "slow", "all"])
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--times", type=int, default=1000)
+    options = parser.parse_args()
+    if options.what in ("crowd", "all"):
+        crowd(options.seconds)
+    if options.what in ("leave", "all"):
+        leave(options.times)
+    if options.what in ("stop", "all"):
+        stop()
+    if options.what in ("slow", "all"):
+        slow()
+
+
+if __name__ == "__main__":
+    main()
