@@ -19,7 +19,8 @@ const CONTEXT: usize = 256;
 const WARM_UP: u32 = 4;
 const COUNTED: u32 = 24;
 
-/// Beyond the floor, for a model of 96 MB.
+/// Beyond the floor; the model has 256 MB, far more than what the process lets go of between asking for the
+/// floor and planning (buffers of the file's writer).
 const ROOM_BYTES: u64 = 20_000_000;
 
 fn allocations(path: &Path, streamed: bool, io: Io) -> (usize, bool) {
@@ -53,7 +54,7 @@ fn decoding_allocates_nothing() {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("allocation-{name}.gguf"));
         let spec = if q4 {
             let mix = Mix::named("q4_0").unwrap();
-            Spec::new(Shape::of_bytes(96_000_000, &mix).unwrap(), mix)
+            Spec::new(Shape::of_bytes(256_000_000, &mix).unwrap(), mix)
         } else {
             Spec::named(name, "q8_0").unwrap()
         };

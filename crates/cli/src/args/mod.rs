@@ -42,7 +42,7 @@ pub enum Command {
     /// Talk: line editing, history, multi-line input; Ctrl-C stops the answer
     #[command(after_help = help::CHAT)]
     Chat(Box<ChatArgs>),
-    /// Serve a model: OpenAI's and Anthropic's protocols, and a web page; loopback by default
+    /// Serve a model and a web page, by OpenAI's and Anthropic's protocols
     #[command(after_help = help::SERVE)]
     Serve(Box<ServeArgs>),
     /// Show a model's metadata and tensors, also of models lowtide cannot run
