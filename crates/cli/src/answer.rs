@@ -11,10 +11,13 @@ use serde::Serialize;
 
 use crate::chooser::Chooser;
 use crate::failure::Failure;
+use crate::live::Live;
 use crate::load::{Phase, failure};
+use crate::observe::{Observers, Pass};
 use crate::progress::Waiting;
 use crate::report::{Timed, Times};
 use crate::signals::Interruptible;
+use crate::watch::Watch;
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,10 @@ pub struct Answering<'a> {
     pub chooser: &'a mut Chooser,
     /// Ctrl-C.
     pub stop: &'a Interruptible,
+    /// Those who keep books.
+    pub observers: &'a mut Observers,
+    /// What memory is used, for them.
+    pub watch: &'a Watch,
 }
 
 impl Answering<'_> {
@@ -104,12 +111,14 @@ impl Answering<'_> {
             out.times.prefill = Timed { tokens: prompt.len(), seconds: prefill_s };
             out.times.first_token_s = prefill_s;
             let before = self.engine.store().stats().total;
+            self.observers.live = Live::begin(self.engine, self.stop.flag());
             let begun = Instant::now();
             out.finish = self.decode(&mut out, &mut text, emit)?;
             out.times.decode.seconds = begun.elapsed().as_secs_f64();
             let after = self.engine.store().stats().total;
             out.times.decode_read_bytes = after.read_bytes() - before.read_bytes();
             out.times.decode_disk_s = after.disk_busy_s - before.disk_busy_s;
+            self.observers.end()?;
         }
         let rest = text.finish();
         out.text.push_str(&rest);
@@ -126,7 +135,7 @@ impl Answering<'_> {
             tell(done, all);
             !flag.load(Ordering::SeqCst)
         })));
-        self.pass(prompt)
+        self.pass(prompt, true)
     }
 
     /// Token after token until something ends the answer.
@@ -152,6 +161,7 @@ impl Answering<'_> {
                 out.logprobs.push(logprob(self.session.last_logits(), id, top));
             }
             out.ids.push(id);
+            self.observers.chosen(id)?;
             if !self.engine.tokenizer().is_control(id) {
                 let piece = text.push(&self.engine.tokenizer().token_bytes(id));
                 out.text.push_str(&piece);
@@ -166,7 +176,7 @@ impl Answering<'_> {
             if self.session.position() >= self.session.context() {
                 return Ok(Finish::ContextFull);
             }
-            if !self.pass(&[id])? {
+            if !self.pass(&[id], false)? {
                 return Ok(Finish::Stopped);
             }
             out.times.decode.tokens += 1;
@@ -174,9 +184,17 @@ impl Answering<'_> {
     }
 
     /// `false` if Ctrl-C stopped it.
-    fn pass(&mut self, ids: &[u32]) -> Result<bool> {
+    fn pass(&mut self, ids: &[u32], is_prompt: bool) -> Result<bool> {
+        self.observers.before(is_prompt);
+        let begun = Instant::now();
         match self.session.forward(self.engine, ids, Logits::Last, &mut |_, _| {}) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                let (tokens, position) = (ids.len(), self.session.position());
+                let seconds = begun.elapsed().as_secs_f64();
+                let pass = Pass { is_prompt, tokens, position, seconds };
+                self.observers.after(self.engine, &pass, self.watch)?;
+                Ok(true)
+            }
             Err(Error::Stopped) => Ok(false),
             Err(error) => Err(failure(&error, Phase::Running)),
         }
@@ -186,6 +204,8 @@ impl Answering<'_> {
 impl Drop for Answering<'_> {
     fn drop(&mut self) {
         self.engine.set_progress(None);
+        // Whatever ended the answer: the terminal is as it was.
+        self.observers.live = None;
     }
 }
 

@@ -31,6 +31,7 @@ pub mod session;
 mod slots;
 pub mod stop;
 mod text_stream;
+mod touched;
 
 pub use budget::{Budget, FixedCosts, MemoryLimit};
 pub use engine::{Engine, Io, LoadOptions};

@@ -75,7 +75,7 @@ pub use page::{AlignedSpan, HUGE_PAGE_BYTES, align_down, align_up, page_size};
 pub use page_table_measure::{MeasuredPageTables, measure_page_tables};
 pub use page_tables::{LEVELS, PageSize, PageTables, TABLE_BYTES, TABLE_ENTRIES, table_span};
 pub use populate::PopulateMethod;
-pub use process::{ProcessActivity, ProcessMemory, reset_peak_rss};
+pub use process::{ProcessActivity, ProcessMemory, clear_referenced, reset_peak_rss};
 pub use process_files::{FileMapping, Process};
 pub use read_queue::{
     Backend, Completion, Priority, QueueOptions, QueueStats, ReadQueue, ReadRequest, Rejected,

@@ -20,7 +20,7 @@
 //!
 //! The map: `extent` what is used, `plan` and `select` what stays, `ring` and `schedule` what is read
 //! next, `store` the face, `driver` between the schedule and the lanes, `direct` and `mapped` the two
-//! lanes, `rows` single rows, `watch` pinned pages that were taken away, `sim` machines we do not
+//! lanes, `rows` single rows, `touch` a record of what was used, `watch` pinned pages that were taken away, `sim` machines we do not
 //! have, `probe` the one we do.
 #![forbid(unsafe_code)]
 
@@ -48,6 +48,7 @@ mod store;
 mod store_experts;
 #[cfg(test)]
 mod test_rng;
+mod touch;
 mod watch;
 
 pub use board::{Board, Glance, Whereabouts};
@@ -65,3 +66,4 @@ pub use schedule::{Depth, Destination, Issue, Schedule, Wanted};
 pub use stats::{LayerTraffic, PassStats, StoreStats};
 pub use store::{Keep, Source, Store, StoreOptions, Tile, streaming_for};
 pub use store_experts::Expert;
+pub use touch::{TouchedRow, Touches};

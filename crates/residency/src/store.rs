@@ -22,6 +22,7 @@ use crate::ring::SlotId;
 use crate::rows::RowReader;
 use crate::schedule::Wanted;
 use crate::stats::{PassStats, StoreStats};
+use crate::touch::Touches;
 
 /// A file of the model, open and mapped from its first byte to its last.
 #[derive(Clone, Debug)]
@@ -117,6 +118,8 @@ pub struct Store {
     pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,
     pass_began: Cell<Option<Instant>>,
+    /// What was used since it was last looked at, where that is recorded.
+    touches: RefCell<Option<Touches>>,
     pub(crate) board: Arc<Board>,
 }
 
@@ -162,6 +165,7 @@ impl Store {
             pass: RefCell::default(),
             stats: Cell::default(),
             pass_began: Cell::new(None),
+            touches: RefCell::new(None),
             board: Arc::default(),
         })
     }
@@ -259,7 +263,7 @@ impl Store {
         let Some(x) = self.plan.extents().get(id.index()) else {
             return Err(ResidencyError::Unknown { what: id.to_string() });
         };
-        self.board.used(id);
+        self.note_use(id);
         if let Some(bytes) = self.resident(x)? {
             if !self.settled.get() {
                 self.poll();
@@ -267,6 +271,29 @@ impl Store {
             return Ok(Tile { store: self, bytes: TileBytes::Borrowed(bytes), slot: None });
         }
         self.acquire_waiting(x)
+    }
+
+    /// From here on it is noted which extents are acquired and which rows are read, up to `rows_max`
+    /// rows between two calls to [`Store::take_touches`]. Claims all memory for it now.
+    pub fn record_touches(&self, rows_max: usize) {
+        *self.touches.borrow_mut() = Some(Touches::new(self.plan.extents().len(), rows_max));
+    }
+
+    /// Shows what was used since the last call, and begins anew; `None` where nothing is recorded.
+    pub fn take_touches<T>(&self, look: impl FnOnce(&Touches) -> T) -> Option<T> {
+        let mut touches = self.touches.borrow_mut();
+        let touches = touches.as_mut()?;
+        let seen = look(touches);
+        touches.clear();
+        Some(seen)
+    }
+
+    /// Notes the use of an extent for whoever watches or records.
+    pub(crate) fn note_use(&self, id: ExtentId) {
+        if let Some(touches) = self.touches.borrow_mut().as_mut() {
+            touches.mark(id);
+        }
+        self.board.used(id);
     }
 
     /// Looks after the disk: takes what has been read and starts what can be. Acquire and release
@@ -413,6 +440,9 @@ impl Store {
         let fits = |o: &u64| o.checked_add(row_bytes as u64).is_some_and(|e| e <= file.file.size());
         if let Some(o) = offsets.iter().find(|o| !fits(o)) {
             return Err(unknown(format!("row of {row_bytes} bytes at {o}")));
+        }
+        if let Some(touches) = self.touches.borrow_mut().as_mut() {
+            touches.mark_rows(source, offsets, row_bytes as u64);
         }
         let begin = Instant::now();
         let result = self.rows_now(source, file, offsets, row_bytes, out);

@@ -79,6 +79,7 @@ impl Store {
         }
         self.check_now_and_then()?;
         self.pass.borrow_mut().acquired += 1;
+        described.slices.iter().for_each(|slice| self.note_use(*slice));
         let x = self.plan.extents()[described.slices[0].index()];
         let mut driver = self.driver.borrow_mut();
         let slot = self.await_expert(&mut driver, unit, &x)?;

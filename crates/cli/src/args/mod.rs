@@ -106,6 +106,12 @@ pub struct RunArgs {
     /// Print one JSON document instead of text
     #[arg(long)]
     pub json: bool,
+    /// Record which bytes of the file each token uses: .png and .svg draw it, others are JSON
+    #[arg(long, value_name = "FILE")]
+    pub touch: Vec<PathBuf>,
+    /// Write a line of JSON for each token: seconds, waiting, bytes read, memory
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
     #[command(flatten)]
     pub budget: BudgetOptions,
     #[command(flatten)]
@@ -121,6 +127,9 @@ pub struct ChatArgs {
     /// A message that says how to answer
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// Write a line of JSON for each token: seconds, waiting, bytes read, memory
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
     #[command(flatten)]
     pub end: EndOptions,
     #[command(flatten)]

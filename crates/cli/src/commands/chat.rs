@@ -15,6 +15,8 @@ use crate::chooser::Chooser;
 use crate::conversation::Conversation;
 use crate::failure::Failure;
 use crate::load::{self, Expected, Loaded};
+use crate::metrics::Metrics;
+use crate::observe::Observers;
 use crate::output::{Stdout, StdoutClosed};
 use crate::progress::note;
 use crate::prompt::{Dialogue, no_template};
@@ -32,7 +34,9 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
     let watch = Watch::begin();
     let opened = load::open(&args.model, &args.budget)?;
     let dialogue = Dialogue::of(&opened.model)?.ok_or_else(no_template)?;
+    let mut metrics = args.metrics.as_deref().map(Metrics::create).transpose()?;
     let loaded = opened.load(&args.budget, Expected::default())?;
+    metrics.iter_mut().try_for_each(Metrics::begin)?;
     let engine = &loaded.engine;
     let chooser = Chooser::new(
         &args.sampling,
@@ -48,6 +52,7 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
         dialogue,
         chooser,
         watch,
+        observers: Observers { metrics, ..Observers::default() },
     };
     let mut lines = Lines::new()?;
     if lines.interactive {
@@ -76,6 +81,7 @@ struct Chat {
     /// The figures of the last answer.
     last: Option<Report>,
     watch: Watch,
+    observers: Observers,
 }
 
 impl Chat {
@@ -123,7 +129,9 @@ impl Chat {
         let mut out = Stdout::lock();
         let Loaded { engine, session, .. } = &mut self.loaded;
         let (bounds, chooser) = (&self.bounds, &mut self.chooser);
-        let mut answering = Answering { engine, session, bounds, chooser, stop: &stop };
+        let (observers, watch) = (&mut self.observers, &self.watch);
+        let mut answering =
+            Answering { engine, session, bounds, chooser, stop: &stop, observers, watch };
         let reply = answering.answer(&ids[kept..], &mut |piece| {
             out.write_all(piece.as_bytes())?;
             Ok(out.flush()?)

@@ -6,7 +6,7 @@ mod completions;
 mod doctor;
 mod fit;
 mod inspect;
-mod map;
+pub mod map;
 mod models;
 mod pagetables;
 mod perplexity;

@@ -2,6 +2,7 @@
 //! to standard error when it is done.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,10 +12,13 @@ use crate::args::{EndOptions, RunArgs};
 use crate::chooser::Chooser;
 use crate::failure::Failure;
 use crate::load::{self, Expected, Loaded};
+use crate::metrics::Metrics;
+use crate::observe::Observers;
 use crate::output::Stdout;
 use crate::prompt;
 use crate::report::Report;
 use crate::signals::Interruptible;
+use crate::touch;
 use crate::trace::Trace;
 use crate::watch::Watch;
 
@@ -32,6 +36,9 @@ struct Document<'a> {
     seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<&'a [TokenLogprob]>,
+    /// With `--touch`: the share of the file that was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    touch: Option<&'a touch::Summary>,
 }
 
 /// Answers a prompt.
@@ -45,6 +52,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         tokens: Some(prompt_ids.len().saturating_add(bounds.max_tokens.unwrap_or(ANSWER_EXPECTED))),
         ..Expected::default()
     };
+    let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
     let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
     let trace = trace.transpose()?;
@@ -52,11 +60,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let defaults = loaded.engine.model().sampler_defaults();
     let mut chooser = Chooser::new(&args.sampling, defaults, vocabulary)?;
     chooser.begin(&prompt_ids);
+    if let Some(touch) = &mut observers.touch {
+        touch.begin(&loaded.engine, &loaded.path, prompt_ids.len())?;
+    }
+    observers.metrics.iter_mut().try_for_each(Metrics::begin)?;
     let stop = Interruptible::begin();
     let mut out = Stdout::lock();
     let Loaded { engine, session, .. } = &mut loaded;
-    let mut answering =
-        Answering { engine, session, bounds: &bounds, chooser: &mut chooser, stop: &stop };
+    let mut answering = Answering {
+        engine,
+        session,
+        bounds: &bounds,
+        chooser: &mut chooser,
+        stop: &stop,
+        observers: &mut observers,
+        watch: &watch,
+    };
     let answer = answering.answer(&prompt_ids, &mut |piece| {
         if !args.json {
             // As it comes: each piece is seen at once.
@@ -71,6 +90,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         trace.finish()?;
     }
     let report = report(&loaded, &answer, &watch);
+    let touched = observers.touch.map(touch::Recorder::finish).transpose()?;
     if args.json {
         let logprobs = bounds.logprobs.map(|_| answer.logprobs.as_slice());
         out.json(&Document {
@@ -81,6 +101,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             finish: finish_name(answer.finish),
             seed: chooser.seed(),
             logprobs,
+            touch: touched.as_ref(),
         })?;
     } else {
         if !answer.text.ends_with('\n') {
@@ -88,8 +109,24 @@ pub fn run(args: &RunArgs) -> Result<()> {
         }
         out.finish()?;
         print_ledger(&report);
+        touched.iter().flat_map(touch::Summary::lines).for_each(|line| print_line(&line));
     }
     if stop.is_raised() { Err(Failure::interrupted().into()) } else { Ok(()) }
+}
+
+/// Those who are asked to keep books; their files are begun here.
+fn observers(args: &RunArgs, model: &Path) -> Result<Observers> {
+    let touch = match args.touch.as_slice() {
+        [] => None,
+        paths => Some(touch::Recorder::create(paths, model)?),
+    };
+    let metrics = args.metrics.as_deref().map(Metrics::create).transpose()?;
+    Ok(Observers { touch, metrics, live: None })
+}
+
+fn print_line(line: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// The bounds that options ask for.

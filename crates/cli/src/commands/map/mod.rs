@@ -1,18 +1,17 @@
 //! `lowtide map`: where a model's pages are: on the disk, in the page cache, in a process.
 
 mod document;
-mod kind;
-mod layout;
-mod picture;
-mod png;
-mod strip;
+pub mod kind;
+pub mod layout;
+pub mod picture;
+pub mod png;
+pub mod strip;
 mod survey;
-mod svg;
+pub mod svg;
 mod terminal;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -24,6 +23,7 @@ use self::terminal::Style;
 use crate::args::MapArgs;
 use crate::failure::{Failure, one_line};
 use crate::human;
+use crate::out_file::OutFile;
 use crate::output::Stdout;
 use crate::signals::Interruptible;
 use crate::store::{Store, resolve};
@@ -43,6 +43,7 @@ pub fn map(args: &MapArgs) -> Result<()> {
     if args.watch {
         return watch(&layout, &process);
     }
+    let pictures = Pictures::begin(args)?;
     let survey = Survey::take(&layout, &process)?;
     if args.pid.is_some() && survey.mappings().next().is_none() {
         return Err(Failure::input(format!(
@@ -54,7 +55,7 @@ pub fn map(args: &MapArgs) -> Result<()> {
         .mend("lowtide map MODEL   (without --pid: the page cache)")
         .into());
     }
-    write_pictures(args, &layout, &survey)?;
+    pictures.write(&layout, &survey)?;
     let measured = measure(&layout);
     if args.json {
         let mut document = document::document(&layout, &survey, measured);
@@ -99,25 +100,35 @@ fn head(out: &mut impl Write, layout: &Layout) -> io::Result<()> {
     )
 }
 
-fn write_pictures(args: &MapArgs, layout: &Layout, survey: &Survey) -> Result<()> {
-    if args.svg.is_none() && args.png.is_none() {
-        return Ok(());
+/// Files that are asked for; begun before anything is looked at, so that a path which cannot be
+/// written is said at once.
+struct Pictures {
+    svg: Option<OutFile>,
+    png: Option<OutFile>,
+}
+
+impl Pictures {
+    fn begin(args: &MapArgs) -> Result<Self> {
+        let svg = args.svg.as_deref().map(|path| OutFile::create(path, "--svg")).transpose()?;
+        let png = args.png.as_deref().map(|path| OutFile::create(path, "--png")).transpose()?;
+        Ok(Self { svg, png })
     }
-    let picture = picture::picture(layout, survey);
-    let write = |path: &Path, bytes: &[u8]| {
-        std::fs::write(path, bytes).map_err(|error| {
-            Failure::running(format!("cannot write {}", path.display())).why(error)
-        })
-    };
-    if let Some(path) = &args.svg {
-        write(path, svg::svg(&picture).as_bytes())?;
+
+    fn write(self, layout: &Layout, survey: &Survey) -> Result<()> {
+        if self.svg.is_none() && self.png.is_none() {
+            return Ok(());
+        }
+        let picture = picture::picture(layout, survey);
+        if let Some(file) = self.svg {
+            file.put(svg::svg(&picture).as_bytes())?;
+        }
+        if let Some(file) = self.png {
+            let bytes = png::png(&picture)
+                .map_err(|error| Failure::running("the picture cannot be encoded").why(error))?;
+            file.put(&bytes)?;
+        }
+        Ok(())
     }
-    if let Some(path) = &args.png {
-        let file = png::png(&picture)
-            .map_err(|error| Failure::running("the picture cannot be encoded").why(error))?;
-        write(path, &file)?;
-    }
-    Ok(())
 }
 
 /// The page tables of as many pages, by the kernel's count; `None` where they would take too much

@@ -10,14 +10,14 @@ use crate::human;
 /// Width in pixels.
 pub const WIDTH: u32 = 1200;
 /// Where the plots begin and end.
-const LEFT: u32 = 190;
-const RIGHT: u32 = 1170;
+pub const LEFT: u32 = 190;
+pub const RIGHT: u32 = 1170;
 /// Height of a row of the grid.
 const ROW: u32 = 26;
 
 pub const BLACK: [u8; 3] = [0x1a, 0x1a, 0x1a];
-const GREY: [u8; 3] = [0x59, 0x59, 0x59];
-const FRAME: [u8; 3] = [0xbb, 0xbb, 0xbb];
+pub const GREY: [u8; 3] = [0x59, 0x59, 0x59];
+pub const FRAME: [u8; 3] = [0xbb, 0xbb, 0xbb];
 /// Where there is no tensor.
 const NOTHING: [u8; 3] = [0xff, 0xff, 0xff];
 
@@ -76,17 +76,19 @@ pub fn picture(layout: &Layout, survey: &Survey) -> Picture {
     };
     picture.text(20, y + 22, 20, Anchor::Start, BLACK, title);
     y = picture.grid(&grid(layout, survey, by_process), layout.layers, y + 58);
-    picture.shares(y + 16);
+    picture.shares(y + 16, "share in memory");
     picture.height = y + 60;
     picture
 }
 
 impl Picture {
-    fn fill(&mut self, x: u32, y: u32, width: u32, height: u32, colour: [u8; 3]) {
+    /// A rectangle.
+    pub fn fill(&mut self, x: u32, y: u32, width: u32, height: u32, colour: [u8; 3]) {
         self.shapes.push(Shape::Fill { x, y, width, height, colour });
     }
 
-    fn text(
+    /// A line of text.
+    pub fn text(
         &mut self,
         x: u32,
         y: u32,
@@ -135,21 +137,30 @@ impl Picture {
         }
         let mut top = y;
         for (label, height, colours) in bands {
-            self.text(LEFT - 14, top + height / 2 - 8, 16, Anchor::End, BLACK, label);
-            self.fill(LEFT - 1, top - 1, RIGHT - LEFT + 2, height + 2, FRAME);
-            // Runs of one colour are one rectangle.
-            let mut x = LEFT;
-            for run in colours.chunk_by(|a, b| a == b) {
-                self.fill(x, top, run.len() as u32, height, run[0]);
-                x += run.len() as u32;
-            }
+            self.band(label, top, height, &colours);
             top += height + 6;
         }
         top
     }
 
+    /// A strip across the file, a colour for each column.
+    pub fn band(&mut self, label: &str, top: u32, height: u32, colours: &[[u8; 3]]) {
+        self.text(LEFT - 14, top + height / 2 - 8, 16, Anchor::End, BLACK, label);
+        self.fill(LEFT - 1, top - 1, RIGHT - LEFT + 2, height + 2, FRAME);
+        self.runs(top, height, colours);
+    }
+
+    /// Columns of the file; runs of one colour are one rectangle.
+    pub fn runs(&mut self, top: u32, height: u32, colours: &[[u8; 3]]) {
+        let mut x = LEFT;
+        for run in colours.chunk_by(|a, b| a == b) {
+            self.fill(x, top, run.len() as u32, height, run[0]);
+            x += run.len() as u32;
+        }
+    }
+
     /// The axis below the strip: bytes from the beginning.
-    fn offsets(&mut self, total: u64, y: u32) -> u32 {
+    pub fn offsets(&mut self, total: u64, y: u32) -> u32 {
         let (unit, name) = if total >= 2_000_000_000 { (1e9, "GB") } else { (1e6, "MB") };
         let step = nice_step(total as f64 / unit / 12.0);
         let mut value = 0.0;
@@ -165,7 +176,7 @@ impl Picture {
     }
 
     /// What the colours mean; only those that are there.
-    fn groups(&mut self, layout: &Layout, y: u32) -> u32 {
+    pub fn groups(&mut self, layout: &Layout, y: u32) -> u32 {
         let mut x = LEFT;
         for group in Group::ALL {
             if !layout.parts.iter().any(|part| part.kind.group() == group) {
@@ -214,8 +225,8 @@ impl Picture {
     }
 
     /// What the shades mean.
-    fn shares(&mut self, y: u32) {
-        self.text(LEFT - 14, y, 16, Anchor::End, GREY, "share in memory");
+    pub fn shares(&mut self, y: u32, label: &str) {
+        self.text(LEFT - 14, y, 16, Anchor::End, GREY, label);
         let steps = 100;
         for step in 0..=steps {
             let colour = ramp(f64::from(step) / f64::from(steps));
@@ -237,7 +248,7 @@ pub fn percent(part: u64, whole: u64) -> String {
 }
 
 /// The next of 1, 2, 5, 10, 20, ... at or above.
-fn nice_step(least: f64) -> f64 {
+pub fn nice_step(least: f64) -> f64 {
     let power = 10f64.powf(least.max(1e-9).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|s| *s >= least).unwrap_or(1.0)
 }

@@ -33,21 +33,29 @@ fn column(layout: &Layout, survey: &Survey, range: Range<u64>) -> Column {
         cached += survey.cached(shard, &here);
         mapped += survey.mapped(shard, &here);
     }
+    let group = group_of(layout, &range);
+    let length = (range.end - range.start).max(1) as f64;
+    Column { group, cached: cached as f64 / length, mapped: mapped as f64 / length }
+}
+
+/// What most bytes of each of `count` columns are for.
+pub fn groups(layout: &Layout, count: usize) -> Vec<Group> {
+    let total = layout.file_bytes();
+    let edge = |i: usize| (u128::from(total) * i as u128 / count.max(1) as u128) as u64;
+    (0..count).map(|i| group_of(layout, &(edge(i)..edge(i + 1)))).collect()
+}
+
+fn group_of(layout: &Layout, range: &Range<u64>) -> Group {
     let mut bytes: BTreeMap<Group, u64> = BTreeMap::new();
     for part in &layout.parts {
         let base = layout.base(part.shard);
-        let overlap = overlap(&(base + part.range.start..base + part.range.end), &range);
+        let overlap = overlap(&(base + part.range.start..base + part.range.end), range);
         if overlap > 0 {
             *bytes.entry(part.kind.group()).or_default() += overlap;
         }
     }
     let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
-    let length = (range.end - range.start).max(1) as f64;
-    Column {
-        group: most.map_or(Group::Rest, |(group, _)| group),
-        cached: cached as f64 / length,
-        mapped: mapped as f64 / length,
-    }
+    most.map_or(Group::Rest, |(group, _)| group)
 }
 
 /// The part of `range` (of all files end to end) that lies in the file at `base`, in its own bytes.
