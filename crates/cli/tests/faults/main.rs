@@ -6,6 +6,7 @@ mod common;
 mod failing_fs;
 
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -86,31 +87,26 @@ const WAYS: [&[&str]; 3] = [
     &["--memory", "auto"],
 ];
 
-#[test]
-fn a_file_cut_short_is_an_error() {
+/// Does harm to the file of a run under way, in each way of residency, and expects the error for it.
+fn harmed_file_fails(harm: impl Fn(&std::fs::File)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for way in WAYS {
         let folder = Folder::new();
         let file = model(&folder);
         fails(&file, way, || {
-            let open = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
-            open.set_len(1_000_000).unwrap();
+            harm(&std::fs::OpenOptions::new().write(true).open(&file).unwrap());
         });
     }
 }
 
 #[test]
+fn a_file_cut_short_is_an_error() {
+    harmed_file_fails(|file| file.set_len(1_000_000).unwrap());
+}
+
+#[test]
 fn a_file_overwritten_in_place_is_an_error() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for way in WAYS {
-        let folder = Folder::new();
-        let file = model(&folder);
-        fails(&file, way, || {
-            use std::os::unix::fs::FileExt;
-            let open = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
-            open.write_all_at(&[0x55; 8192], FILE_BYTES / 2).unwrap();
-        });
-    }
+    harmed_file_fails(|file| file.write_all_at(&[0x55; 8192], FILE_BYTES / 2).unwrap());
 }
 
 #[test]
