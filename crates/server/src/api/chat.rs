@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::wire::{chat_logprob, finish_reason, timings, usage};
 use super::{Begun, Caller, Talk};
+use crate::api::wire;
 use crate::error::ApiError;
 use crate::format::Call;
 use crate::job::{Figures, Finish, TokenLogprob};
@@ -280,13 +281,7 @@ impl Protocol for Stream {
     }
 
     fn done(&mut self, figures: &Figures, out: &mut Frames) {
-        let mut chunk = self.chunk(json!([]));
-        if self.manner.usage {
-            chunk["usage"] = usage(figures);
-        }
-        chunk["timings"] = timings(figures);
-        out.data(&chunk);
-        out.raw("data: [DONE]\n\n");
+        wire::last_chunk(self.chunk(json!([])), self.manner.usage, figures, out);
     }
 
     fn failed(&mut self, error: &ApiError, out: &mut Frames) {

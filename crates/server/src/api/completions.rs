@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::chat::{axum_json, now, stream_usage};
 use super::wire::{finish_reason, finite, timings, usage};
 use super::{Caller, panicked};
+use crate::api::wire;
 use crate::error::ApiError;
 use crate::job::{Figures, Finish, Generate, TokenLogprob, Work};
 use crate::json::{Fields, expected};
@@ -223,13 +224,7 @@ impl Protocol for Wire {
     }
 
     fn done(&mut self, figures: &Figures, out: &mut Frames) {
-        let mut body = self.body(json!([]));
-        if self.with_usage {
-            body["usage"] = usage(figures);
-        }
-        body["timings"] = timings(figures);
-        out.data(&body);
-        out.raw("data: [DONE]\n\n");
+        wire::last_chunk(self.body(json!([])), self.with_usage, figures, out);
     }
 
     fn failed(&mut self, error: &ApiError, out: &mut Frames) {

@@ -1,5 +1,6 @@
 //! Pieces of bodies that several protocols share.
 
+use crate::stream::Frames;
 use serde_json::{Value, json};
 
 use crate::job::{Figures, Finish, TokenLogprob};
@@ -59,4 +60,14 @@ pub fn chat_logprob(of: &TokenLogprob) -> Value {
 /// JSON knows no infinity; clients take -9999 for it, as OpenAI's own server says.
 pub fn finite(logprob: f64) -> f64 {
     logprob.max(-9999.0)
+}
+
+/// The end of an OpenAI stream: `chunk` with usage, where asked for, and timings, then the mark.
+pub fn last_chunk(mut chunk: Value, with_usage: bool, figures: &Figures, out: &mut Frames) {
+    if with_usage {
+        chunk["usage"] = usage(figures);
+    }
+    chunk["timings"] = timings(figures);
+    out.data(&chunk);
+    out.raw("data: [DONE]\n\n");
 }
