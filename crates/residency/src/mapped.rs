@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lowtide_mapping::{Advice, Error, Mapping};
 
@@ -54,9 +54,14 @@ pub(crate) struct MappedLane {
 /// Jobs that fit the channel. Populates are bounded by slots and depth, drops by slots.
 const JOBS_MAX: usize = 4096;
 
+/// How long the end of a lane waits for its helpers: what is queued takes milliseconds, and a read
+/// that never returns must not keep the process.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 impl MappedLane {
-    /// Starts the helpers. They end when the lane is dropped; a read that never returns keeps its
-    /// thread, and the mapping, alive.
+    /// Starts the helpers. They end when the lane is dropped, which waits for them: until then the
+    /// mapping is theirs too, and its pages count as this process's, in the next plan as well. A read
+    /// that never returns keeps its thread, and the mapping, alive.
     pub fn open(sources: &[Source], plan: &Plan, lock: bool) -> Result<MappedLane, ResidencyError> {
         let mappings: Vec<_> = sources.iter().map(|s| Arc::clone(&s.mapping)).collect();
         let will_need = sources.iter().map(|s| will_need_bytes(s.file.identity().device)).collect();
@@ -137,6 +142,17 @@ impl MappedLane {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(died()),
         }
+    }
+}
+
+impl Drop for MappedLane {
+    fn drop(&mut self) {
+        // Without a sender the first helper ends, and then the second, each letting go of its
+        // mappings before its end of a channel (fields are dropped in order).
+        let (closed, _) = sync_channel(0);
+        drop(std::mem::replace(&mut self.jobs, closed));
+        let until = Instant::now() + END_TIMEOUT;
+        while self.done.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
     }
 }
 
