@@ -19,8 +19,8 @@ use lowtide_bench::synth::{self, Mix, Shape, Spec};
 /// Well below the file's size, so that most of it is read again for every token.
 const STREAMED: &str = "72MB";
 const FILE_BYTES: u64 = 160_000_000;
-/// A second for lowtide, and one for a machine that runs other tests besides.
-const ERROR_MAX: Duration = Duration::from_secs(2);
+/// What a user is promised.
+const ERROR_MAX: Duration = Duration::from_secs(1);
 
 /// Three models of 160 MB at once would make these tests about memory.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -56,14 +56,23 @@ fn ended(child: Child) -> (Ran, Duration) {
     (ran, begin.elapsed())
 }
 
-/// Does harm to a run under way and expects the error for it.
+/// Does harm to a run under way and expects the error for it; says how long that took.
 #[track_caller]
-fn fails(model: &Path, options: &[&str], harm: impl FnOnce()) {
+fn fails(model: &Path, options: &[&str], harm: impl FnOnce()) -> Duration {
     let child = begun(model, options);
     harm();
     let (ran, took) = ended(child);
     assert_error(&ran, 1);
-    assert!(took < ERROR_MAX, "{options:?}: the error took {took:?}: {}", ran.stderr);
+    println!("{options:?}: the error took {took:?}");
+    took
+}
+
+/// The error of a try comes in time in one of three: a busy machine may delay one, a run that waits
+/// for something else delays all.
+#[track_caller]
+fn fails_in_time(mut attempt: impl FnMut() -> Duration) {
+    let took: Vec<_> = (0..3).map(|_| attempt()).take_while(|&took| took >= ERROR_MAX).collect();
+    assert!(took.len() < 3, "the errors took {took:?}");
 }
 
 #[test]
@@ -74,9 +83,11 @@ fn a_disk_that_fails_in_the_middle_is_an_error() {
     for io in ["direct", "mapped"] {
         let at = folder.join("mounted");
         std::fs::create_dir_all(&at).unwrap();
-        let Some(fs) = FailingFs::mount(&file, &at) else { return };
         let options = ["--io", io, "--memory", STREAMED];
-        fails(&at.join(failing_fs::NAME), &options, || fs.fail());
+        fails_in_time(|| {
+            let Some(fs) = FailingFs::mount(&file, &at) else { return Duration::ZERO };
+            fails(&at.join(failing_fs::NAME), &options, || fs.fail())
+        });
     }
 }
 
@@ -91,10 +102,12 @@ const WAYS: [&[&str]; 3] = [
 fn harmed_file_fails(harm: impl Fn(&std::fs::File)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for way in WAYS {
-        let folder = Folder::new();
-        let file = model(&folder);
-        fails(&file, way, || {
-            harm(&std::fs::OpenOptions::new().write(true).open(&file).unwrap());
+        fails_in_time(|| {
+            let folder = Folder::new();
+            let file = model(&folder);
+            fails(&file, way, || {
+                harm(&std::fs::OpenOptions::new().write(true).open(&file).unwrap());
+            })
         });
     }
 }
