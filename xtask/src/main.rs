@@ -3,6 +3,7 @@
 //! Each command is a module; none of them is needed to build or to use lowtide.
 #![forbid(unsafe_code)]
 
+mod bench_compare;
 mod command;
 mod goldens;
 mod kl;
@@ -24,6 +25,8 @@ cargo xtask COMMAND
   serve SUITE [ARGS]       run tests/serve/SUITE.py against lowtide serve: clients, load, fuzz, compare
   licences                 check the licences of all dependencies against deny.toml
   kl REFERENCE MODEL       compare two files of saved logits (docs/logits-format.md)
+  bench-compare MODEL... --llama LLAMA-BENCH [--ik LLAMA-BENCH] [OPTIONS]
+                           lowtide against llama-bench in turns; medians and ratios as a Markdown table
   goldens --llama-bin DIR --llama-src DIR --models DIR [--only NAME]
                            regenerate tests/golden with llama.cpp as the oracle
 ";
@@ -50,6 +53,7 @@ fn run(args: &[String]) -> Result<()> {
         ("serve", [suite, rest @ ..]) => serve_test::run(&root(), suite, rest),
         ("licences", []) => licences::run(&root()),
         ("kl", [reference, model]) => kl::run(Path::new(reference), Path::new(model)),
+        ("bench-compare", rest) => bench_compare::run(&root(), rest),
         ("goldens", rest) => goldens::run(&root(), rest),
         ("help" | "--help" | "-h", _) => {
             print!("{HELP}");

@@ -42,10 +42,6 @@ fn rows_of_format(job: RowJob<'_>, wide: Option<Avx512>, tile: &mut Tile) {
 }
 
 /// Computes the rows, from the first on, that need no tile; returns how many.
-///
-/// `Q4_K`, `Q5_K` and `Q6_K` stay with the tile: done this way they were twice as fast from the cache, but
-/// with two threads a third to a half slower from memory (bench `products`), perhaps because 16 of their blocks are too
-/// much to ask for at once.
 fn direct_rows(job: &mut RowJob<'_>, token: Avx512) -> usize {
     match job.format {
         Format::Q4_0 => direct::rows::<blocks::Q4_0>(token, job),
@@ -53,6 +49,9 @@ fn direct_rows(job: &mut RowJob<'_>, token: Avx512) -> usize {
         Format::Q8_0 => direct::rows::<blocks::Q8_0>(token, job),
         Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(token, job),
         Format::MXFP4 => direct::rows::<blocks::MXFP4>(token, job),
+        Format::Q4_K => direct::rows::<blocks::Q4K>(token, job),
+        Format::Q5_K => direct::rows::<blocks::Q5K>(token, job),
+        Format::Q6_K => direct::rows::<blocks::Q6K>(token, job),
         Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(token, job),
         _ => 0,
     }

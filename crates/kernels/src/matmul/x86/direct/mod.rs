@@ -14,6 +14,39 @@ use crate::isa::Avx512;
 use crate::matmul::job::RowJob;
 use crate::quantize::XBlock;
 
+/// Implements [`Direct`] for a block struct.
+macro_rules! direct {
+    ($block:ident $groups:literal |$rows:ident, $x:ident, $next:ident, $sum:ident| $body:block) => {
+        impl Direct for blocks::$block {
+            const GROUPS: usize = $groups;
+
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn add(
+                $rows: Rows,
+                $x: &[XBlock],
+                $next: &mut Next,
+                $sum: __m512,
+            ) -> __m512 $body
+        }
+    };
+}
+
+/// `[f(0), .. f(3)]`, written out for the reason that [`super::unpack`]'s `eight!` is.
+macro_rules! four {
+    (|$i:ident| $value:expr) => {
+        four!(@ $i, $value, 0 1 2 3)
+    };
+    (@ $i:ident, $value:expr, $($n:literal)+) => {
+        [$({
+            const $i: usize = $n;
+            $value
+        }),+]
+    };
+}
+
+mod k;
+
 /// How many rows a vector holds.
 pub(super) const ROWS: usize = 16;
 
@@ -30,11 +63,14 @@ pub(super) struct Rows {
 pub(super) trait Direct: Block {
     /// How many groups of 32 weights the block holds.
     const GROUPS: usize;
-    /// Adds the block's products with `x` (an [`XBlock`] a group) to the rows' sums.
+    /// Adds the block's products with `x` (an [`XBlock`] a group) to the rows' sums, and asks for the
+    /// next rows' bytes: as many as it takes, little by little. In bursts of a super-block of 16 rows (36 to 53 lines) a
+    /// thread waits for the lines it has just asked for: `Q4_K`, `Q5_K` and `Q6_K` were then slower than
+    /// with a tile (bench `products`, column `ram`).
     ///
     /// # Safety
     /// The CPU has the instructions; each row has a whole block, and `x` has `GROUPS` items.
-    unsafe fn add(rows: Rows, x: &[XBlock], sum: __m512) -> __m512;
+    unsafe fn add(rows: Rows, x: &[XBlock], next: &mut Next, sum: __m512) -> __m512;
 }
 
 /// Computes as many rows as are whole groups of 16, and returns how many.
@@ -54,13 +90,12 @@ fn rows_here<B: Direct>(job: &mut RowJob<'_>) -> usize {
         let group = &job.weights[first * distance..(first + ROWS) * distance];
         let mut sum = _mm512_setzero_ps();
         for (block, x) in column.chunks_exact(B::GROUPS).enumerate() {
-            next.prefetch(ROWS * size_of::<B>());
             let at = |row: usize| group.as_ptr().wrapping_add(row * distance);
             let start = block * size_of::<B>();
             let fourth = [at(0), at(4), at(8), at(12)].map(|row| row.wrapping_add(start));
             // SAFETY: this function has the target features; `group` has 16 rows of as many blocks as
             // the column has chunks, asserted above.
-            sum = unsafe { B::add(Rows { fourth, distance }, x, sum) };
+            sum = unsafe { B::add(Rows { fourth, distance }, x, &mut next, sum) };
         }
         if let Some(out) = job.out(0, first..first + ROWS).first_chunk_mut::<ROWS>() {
             // SAFETY: the array is 64 writable bytes; the store needs no alignment.
@@ -192,33 +227,8 @@ fn step(isum: __m512i, d: __m512, x: &XBlock, sum: __m512) -> __m512 {
     _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), _mm512_mul_ps(d, _mm512_set1_ps(x.d)), sum)
 }
 
-/// Implements [`Direct`] for a block struct.
-macro_rules! direct {
-    ($block:ident $groups:literal |$rows:ident, $x:ident, $sum:ident| $body:block) => {
-        impl Direct for blocks::$block {
-            const GROUPS: usize = $groups;
-
-            #[inline]
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn add($rows: Rows, $x: &[XBlock], $sum: __m512) -> __m512 $body
-        }
-    };
-}
-
-/// `[f(0), .. f(3)]`, written out for the reason that [`super::unpack`]'s `eight!` is.
-macro_rules! four {
-    (|$i:ident| $value:expr) => {
-        four!(@ $i, $value, 0 1 2 3)
-    };
-    (@ $i:ident, $value:expr, $($n:literal)+) => {
-        [$({
-            const $i: usize = $n;
-            $value
-        }),+]
-    };
-}
-
-direct! { Q4_0 1 |rows, x, sum| {
+direct! { Q4_0 1 |rows, x, next, sum| {
+    next.prefetch(ROWS * size_of::<Self>());
     let x = &x[0];
     // SAFETY: the block has 18 bytes.
     let codes = unsafe { rows.quads(2) };
@@ -229,7 +239,8 @@ direct! { Q4_0 1 |rows, x, sum| {
     step(dot(isum, four!(|Q| high(codes[Q])), x, 4), d, x, sum)
 } }
 
-direct! { Q4_1 1 |rows, x, sum| {
+direct! { Q4_1 1 |rows, x, next, sum| {
+    next.prefetch(ROWS * size_of::<Self>());
     let x = &x[0];
     // SAFETY: the block has 20 bytes.
     let codes = unsafe { rows.quads(4) };
@@ -241,7 +252,8 @@ direct! { Q4_1 1 |rows, x, sum| {
     _mm512_fmadd_ps(min, _mm512_set1_ps(x.s), sum)
 } }
 
-direct! { Q8_0 1 |rows, x, sum| {
+direct! { Q8_0 1 |rows, x, next, sum| {
+    next.prefetch(ROWS * size_of::<Self>());
     let x = &x[0];
     // SAFETY: the block has 34 bytes.
     let first = unsafe { rows.quads(2) };
@@ -256,7 +268,8 @@ direct! { Q8_0 1 |rows, x, sum| {
     step(dot(isum, four!(|Q| _mm512_xor_si512(last[Q], sign)), x, 4), d, x, sum)
 } }
 
-direct! { IQ4NL 1 |rows, x, sum| {
+direct! { IQ4NL 1 |rows, x, next, sum| {
+    next.prefetch(ROWS * size_of::<Self>());
     let x = &x[0];
     // SAFETY: the block has 18 bytes.
     let codes = unsafe { rows.quads(2) };
@@ -265,7 +278,8 @@ direct! { IQ4NL 1 |rows, x, sum| {
     step(table_dot(codes, raised(&blocks::IQ4_VALUES), x), d, x, sum)
 } }
 
-direct! { MXFP4 1 |rows, x, sum| {
+direct! { MXFP4 1 |rows, x, next, sum| {
+    next.prefetch(ROWS * size_of::<Self>());
     let x = &x[0];
     // SAFETY: the block has 17 bytes.
     let codes = unsafe { rows.quads(1) };
@@ -279,7 +293,7 @@ direct! { MXFP4 1 |rows, x, sum| {
     step(table_dot(codes, raised(&blocks::FP4_VALUES), x), d, x, sum)
 } }
 
-direct! { IQ4XS 8 |rows, x, sum| {
+direct! { IQ4XS 8 |rows, x, next, sum| {
     // SAFETY: the block has 136 bytes.
     let [pairs, scales_low, ..] = unsafe { rows.quads(0) };
     let d = halves(pairs);
@@ -287,6 +301,7 @@ direct! { IQ4XS 8 |rows, x, sum| {
     let table = raised(&blocks::IQ4_VALUES);
     let mut sum = sum;
     for (g, x) in x.iter().enumerate() {
+        next.prefetch(ROWS * size_of::<Self>() / 8);
         // SAFETY: as above.
         let codes = unsafe { rows.quads(8 + 16 * g) };
         let shift = |bits: usize| _mm_cvtsi32_si128(bits as i32);
