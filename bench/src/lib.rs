@@ -2,5 +2,6 @@
 //! download.
 #![forbid(unsafe_code)]
 
+pub mod fit_check;
 pub mod synth;
 pub mod traffic;

@@ -186,12 +186,14 @@ impl Answering<'_> {
     /// `false` if Ctrl-C stopped it.
     fn pass(&mut self, ids: &[u32], is_prompt: bool) -> Result<bool> {
         self.observers.before(is_prompt);
+        let before = self.engine.store().stats().total;
         let begun = Instant::now();
         match self.session.forward(self.engine, ids, Logits::Last, &mut |_, _| {}) {
             Ok(()) => {
                 let (tokens, position) = (ids.len(), self.session.position());
                 let seconds = begun.elapsed().as_secs_f64();
-                let pass = Pass { is_prompt, tokens, position, seconds };
+                let store = self.engine.store().stats().total.since(&before);
+                let pass = Pass { is_prompt, tokens, position, seconds, store };
                 self.observers.after(self.engine, &pass, self.watch)?;
                 Ok(true)
             }

@@ -54,12 +54,12 @@ impl Live {
     }
 
     /// A pass has ended.
-    pub fn after(&self, engine: &Engine, pass: &Pass) {
+    pub fn after(&self, pass: &Pass) {
         if pass.is_prompt {
             return;
         }
         let us = |seconds: f64| (seconds * 1e6) as u64;
-        let wait_s = engine.store().stats().last.wait_s.min(pass.seconds);
+        let wait_s = pass.store.wait_s.min(pass.seconds);
         self.state.tokens.fetch_add(1, Ordering::Relaxed);
         self.state.pass_us.fetch_add(us(pass.seconds), Ordering::Relaxed);
         self.state.wait_us.fetch_add(us(wait_s), Ordering::Relaxed);

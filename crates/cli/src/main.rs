@@ -18,6 +18,7 @@ mod metrics;
 mod observe;
 mod out_file;
 mod output;
+mod pass_probe;
 mod probe;
 mod progress;
 mod prompt;
@@ -27,6 +28,7 @@ mod size;
 mod store;
 mod touch;
 mod trace;
+mod trial;
 mod watch;
 
 use std::process::ExitCode;

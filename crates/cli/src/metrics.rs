@@ -24,7 +24,7 @@ struct Line {
     position: usize,
     /// The token; null where the model ended its answer instead.
     id: Option<u32>,
-    /// Seconds of the pass; of these, the disk was waited for.
+    /// Seconds of the pass, all batches of a prompt; of these, the disk was waited for.
     seconds: f64,
     wait_s: f64,
     compute_s: f64,
@@ -58,9 +58,7 @@ impl Metrics {
     /// A pass has ended.
     pub fn after(&mut self, engine: &Engine, pass: &Pass, watch: &Watch) -> Result<()> {
         self.write()?;
-        // What a prompt of several batches read is in the last batch's figures only by its part.
-        let last = engine.store().stats().last;
-        let wait_s = last.wait_s.min(pass.seconds);
+        let wait_s = pass.store.wait_s.min(pass.seconds);
         let seen = watch.seen();
         self.pending = Some(Line {
             token: self.token,
@@ -71,8 +69,8 @@ impl Metrics {
             seconds: pass.seconds,
             wait_s,
             compute_s: pass.seconds - wait_s,
-            read_bytes: last.read_bytes(),
-            disk_bytes_per_s: last.disk_bytes_per_s(),
+            read_bytes: pass.store.read_bytes(),
+            disk_bytes_per_s: pass.store.disk_bytes_per_s(),
             rss_bytes: seen.rss_bytes,
             charge_bytes: seen.charge_bytes,
             page_table_bytes: seen.page_table_bytes,

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use lowtide_engine::Engine;
+use lowtide_residency::PassStats;
 
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ pub struct Pass {
     pub position: usize,
     /// How long it took.
     pub seconds: f64,
+    /// What the store did meanwhile, in all batches of a prompt.
+    pub store: PassStats,
 }
 
 /// All of them.
@@ -49,7 +52,7 @@ impl Observers {
             metrics.after(engine, pass, watch)?;
         }
         if let Some(live) = &self.live {
-            live.after(engine, pass);
+            live.after(pass);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ const PROMPT_COLUMNS: usize = 128;
 /// Values of a row where the model's own width is no whole number of blocks.
 const INNER: usize = 4096;
 /// A byte that is a sensible weight in every format: no format reads infinities from it.
-const FILL: u8 = 0x11;
+pub const FILL: u8 = 0x11;
 
 /// What several passes gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,7 +40,7 @@ impl Rate {
 }
 
 /// As much as may be taken for a moment: less where memory is short.
-fn buffer_bytes() -> usize {
+pub fn buffer_bytes() -> usize {
     let available = MemoryLimits::read().map_or(u64::MAX, |limits| limits.available_bytes());
     BUFFER_BYTES.min(usize::try_from(available / 8).unwrap_or(usize::MAX)).max(1 << 20)
 }
@@ -76,40 +76,22 @@ fn sum(words: &[u64]) -> u64 {
     lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
 }
 
-/// Products of weights of one format, as a model computes them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProductRates {
-    /// Bytes of weights per second with one column: decoding.
-    pub decode: Rate,
-    /// Weights times columns per second with many columns: a prompt.
-    pub prompt: Rate,
-}
-
-/// Measures products of rows of `width` values (a model's own) for about `seconds`.
-pub fn products(
+/// Weights times columns per second with many columns, as for a prompt: rows of `width` values (a
+/// model's own), for about `seconds`.
+pub fn prompt_products(
     compute: &mut Compute,
     format: Format,
     width: usize,
     seconds: f64,
-) -> Result<ProductRates> {
+) -> Result<Rate> {
     let inner = if format.row_bytes(width).is_some_and(|bytes| bytes > 0) { width } else { INNER };
     let senseless = || Failure::running(format!("there are no rows of {inner} values of {format}"));
     let row_bytes = format.row_bytes(inner).ok_or_else(senseless)?;
-    let rows = buffer_bytes() / row_bytes / 16 * 16;
+    let rows = (buffer_bytes() / row_bytes).min(2048) / 16 * 16;
     let weights = vec![FILL; rows * row_bytes];
-    let decode = passes(compute, format, (&weights, inner), 1, seconds / 2.0)?;
-    let fewer = rows.min(2048) * row_bytes;
-    let prompt =
-        passes(compute, format, (&weights[..fewer], inner), PROMPT_COLUMNS, seconds / 2.0)?;
-    let work = (fewer / row_bytes * inner * PROMPT_COLUMNS) as f64;
-    Ok(ProductRates {
-        decode: scaled(&decode, weights.len() as f64),
-        prompt: scaled(&prompt, work),
-    })
-}
-
-fn scaled(seconds: &[f64], work: f64) -> Rate {
-    Rate::of(&seconds.iter().map(|seconds| work / seconds).collect::<Vec<_>>())
+    let times = passes(compute, format, (&weights, inner), PROMPT_COLUMNS, seconds)?;
+    let work = (rows * inner * PROMPT_COLUMNS) as f64;
+    Ok(Rate::of(&times.iter().map(|seconds| work / seconds).collect::<Vec<_>>()))
 }
 
 /// Seconds of each pass over all weights, rows of `inner` values; the first pass warms up and does not count.

@@ -43,6 +43,7 @@ mod rows;
 mod schedule;
 mod select;
 pub mod sim;
+mod spread_probe;
 mod stats;
 mod store;
 mod store_experts;
@@ -63,6 +64,7 @@ pub use plan::{PAGE_BYTES, PinnedIn, Placement, Plan, PlanInput, RingParams, Str
 pub use probe::{DiskProbe, ProbePoint, probe_disk, probe_ways};
 pub use ring::{Fill, Ring, Slot, SlotId, Standing};
 pub use schedule::{Depth, Destination, Issue, Schedule, Wanted};
+pub use spread_probe::SpreadProbe;
 pub use stats::{LayerTraffic, PassStats, StoreStats};
 pub use store::{Keep, Source, Store, StoreOptions, Tile, streaming_for};
 pub use store_experts::Expert;

@@ -52,6 +52,25 @@ impl PassStats {
         if self.disk_busy_s > 0.0 { self.read_bytes() as f64 / self.disk_busy_s } else { 0.0 }
     }
 
+    /// What has come since `earlier`, of the same store's total: a token may take several passes.
+    #[must_use]
+    pub fn since(&self, earlier: &PassStats) -> PassStats {
+        PassStats {
+            seconds: self.seconds - earlier.seconds,
+            wait_s: self.wait_s - earlier.wait_s,
+            waits: self.waits - earlier.waits,
+            direct_bytes: self.direct_bytes - earlier.direct_bytes,
+            populated_bytes: self.populated_bytes - earlier.populated_bytes,
+            row_bytes: self.row_bytes - earlier.row_bytes,
+            disk_busy_s: self.disk_busy_s - earlier.disk_busy_s,
+            acquired: self.acquired - earlier.acquired,
+            expert_hits: self.expert_hits - earlier.expert_hits,
+            expert_misses: self.expert_misses - earlier.expert_misses,
+            expert_bytes: self.expert_bytes - earlier.expert_bytes,
+            expert_guesses: self.expert_guesses - earlier.expert_guesses,
+        }
+    }
+
     pub(crate) fn add(&mut self, other: &PassStats) {
         self.seconds += other.seconds;
         self.wait_s += other.wait_s;

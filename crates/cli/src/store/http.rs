@@ -104,13 +104,27 @@ impl Client {
         Self { retry_wait: Duration::from_millis(1), ..Self::new() }
     }
 
-    fn get(&self, source: &Source<'_>, from: u64) -> Result<Response<Body>, HttpError> {
+    /// Asks for the bytes from `from` on, up to `to` where that is given.
+    pub(super) fn get(
+        &self,
+        source: &Source<'_>,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<Response<Body>, HttpError> {
         let mut request = self.agent.get(source.url);
         if let Some(token) = source.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if from > 0 {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
+        match to {
+            // The last byte of a range is part of it (RFC 9110, 14.1.2).
+            Some(to) => {
+                let range = format!("bytes={from}-{}", to.saturating_sub(1));
+                request = request.header(header::RANGE, range);
+            }
+            None if from > 0 => {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            None => {}
         }
         request.call().map_err(|error| match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
@@ -120,9 +134,23 @@ impl Client {
         })
     }
 
+    /// Waits before the next attempt; gives up after so many in a row that brought nothing.
+    pub(super) fn wait_or_give_up(
+        &self,
+        failures: u32,
+        heard: bool,
+        why: HttpError,
+    ) -> Result<(), HttpError> {
+        if failures >= if heard { ATTEMPTS_MAX } else { ATTEMPTS_MAX_UNHEARD } {
+            return Err(why);
+        }
+        std::thread::sleep(self.retry_wait * 2_u32.pow(failures.saturating_sub(1)));
+        Ok(())
+    }
+
     /// A small answer as text.
     pub fn document(&self, source: &Source<'_>) -> Result<String, HttpError> {
-        let mut response = self.get(source, 0)?;
+        let mut response = self.get(source, 0, None)?;
         match response.status().as_u16() {
             200 => response
                 .body_mut()
@@ -167,10 +195,7 @@ impl Client {
                 Attempt::Cut(gained, why) => {
                     heard |= gained > 0;
                     failures = if gained > 0 { 1 } else { failures + 1 };
-                    if failures >= if heard { ATTEMPTS_MAX } else { ATTEMPTS_MAX_UNHEARD } {
-                        return Err(why);
-                    }
-                    std::thread::sleep(self.retry_wait * 2_u32.pow(failures - 1));
+                    self.wait_or_give_up(failures, heard, why)?;
                 }
             }
         }
@@ -191,7 +216,7 @@ impl Client {
             Some(bytes) if have > bytes => have = 0,
             _ => {}
         }
-        let response = match self.get(source, have) {
+        let response = match self.get(source, have, None) {
             Ok(response) => response,
             Err(why @ HttpError::Unreachable(_)) => return Ok(Attempt::Cut(0, why)),
             Err(other) => return Err(other),
@@ -215,7 +240,7 @@ impl Client {
                 let why = HttpError::Protocol("the server has no such range".to_owned());
                 return Ok(Attempt::Cut(0, why));
             }
-            status @ (408 | 429 | 500..=599) => {
+            status if is_passing(status) => {
                 return Ok(Attempt::Cut(0, HttpError::Status(status)));
             }
             status => return Err(HttpError::Status(status)),
@@ -233,6 +258,11 @@ impl Client {
         }
         copy_body(response, file, have, total, part, progress)
     }
+}
+
+/// Whether it may be another answer in a moment.
+pub(super) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
 }
 
 fn copy_body(
@@ -273,12 +303,12 @@ fn header_text<'r>(response: &'r Response<Body>, name: &header::HeaderName) -> O
     response.headers().get(name)?.to_str().ok()
 }
 
-fn content_length(response: &Response<Body>) -> Option<u64> {
+pub(super) fn content_length(response: &Response<Body>) -> Option<u64> {
     header_text(response, &header::CONTENT_LENGTH)?.parse().ok()
 }
 
 /// `bytes 100-199/200` -> (100, Some(200)).
-fn content_range(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
     let range = header_text(response, &header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
     let (range, total) = range.split_once('/')?;
     Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))

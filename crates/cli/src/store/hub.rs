@@ -15,6 +15,8 @@ const PUBLIC_ENDPOINT: &str = "https://huggingface.co";
 pub struct Hub {
     endpoint: String,
     token: Option<String>,
+    /// The command that asks, for the words of a refusal.
+    command: &'static str,
 }
 
 /// One file to fetch.
@@ -66,7 +68,13 @@ impl Hub {
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             token: token.map(|token| token.trim().to_owned()),
+            command: "pull",
         }
+    }
+
+    /// The same for another command than `lowtide pull`.
+    pub fn asked_by(self, command: &'static str) -> Self {
+        Self { command, ..self }
     }
 
     /// The token, to be sent along with requests for files.
@@ -107,13 +115,14 @@ impl Hub {
         Ok(files.collect())
     }
 
-    fn refused(&self, name: &HubName, error: &HttpError) -> Failure {
+    /// The hub's answer as the user is told of it.
+    pub fn refused(&self, name: &HubName, error: &HttpError) -> Failure {
         let repo = format!("{}/{}", name.org, name.repo);
         match error {
             HttpError::Status(401 | 403 | 404) => {
                 Failure::running(format!("{} has no model {repo} for us", self.endpoint))
                     .why(format!("{error}: the name is wrong, or the model asks for a login"))
-                    .mend(format!("HF_TOKEN=... lowtide pull {name}"))
+                    .mend(format!("HF_TOKEN=... lowtide {} {name}", self.command))
             }
             error => Failure::running(format!("cannot reach {} for {repo}", self.endpoint))
                 .why(error)

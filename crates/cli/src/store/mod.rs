@@ -6,6 +6,7 @@
 //! models/hf/ORG/REPO/FILE.gguf
 //! models/NAME.gguf.part                             a fetch that is not finished
 //! models/fetch/WHEEL.whl.part                       packages on their way
+//! models/fetch/outline-PID-N/                       headers of a hub's files, while `fit` looks at them
 //! ```
 
 pub mod catalogue;
@@ -13,7 +14,9 @@ pub mod digest;
 pub mod http;
 pub mod hub;
 pub mod hub_name;
+pub mod outline;
 pub mod pip;
+mod prefix;
 pub mod pull;
 pub mod resolve;
 pub mod wheel;

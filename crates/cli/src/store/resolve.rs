@@ -10,6 +10,7 @@ use super::catalogue::{self, CATALOGUE};
 use super::http::Client;
 use super::hub::Hub;
 use super::hub_name::{HubName, choose};
+use super::outline::Outline;
 use super::{Store, pull};
 use crate::failure::Failure;
 use crate::human;
@@ -64,6 +65,38 @@ pub fn model(store: &Store, argument: &OsStr) -> Result<PathBuf> {
                 .into())
         }
     }
+}
+
+/// A model to be looked at only: of one that is on a hub and not here, the headers are enough.
+pub enum Look {
+    /// It is here.
+    Here(PathBuf),
+    /// On a hub: its name and its outline.
+    Outline(HubName, Outline),
+}
+
+impl Look {
+    /// The file, or the first of a split set.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Here(path) => path,
+            Self::Outline(_, outline) => outline.path(),
+        }
+    }
+}
+
+/// As [`model`], but weights that are not here yet stay where they are.
+pub fn look(store: &Store, argument: &OsStr, command: &'static str) -> Result<Look> {
+    let Some(text) = argument.to_str().and_then(|text| text.strip_prefix("hf:")) else {
+        return Ok(Look::Here(model(store, argument)?));
+    };
+    let name = HubName::parse(text)?;
+    if let Some(path) = on_disk(store, &name) {
+        return Ok(Look::Here(path));
+    }
+    let hub = Hub::from_env().asked_by(command);
+    let outline = Outline::fetch(store, &name, &hub, &Client::new())?;
+    Ok(Look::Outline(name, outline))
 }
 
 /// A hub's model that was fetched before, without asking the hub.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use lowtide_mapping::{
     Backend, DirectFile, Error, IoUringSetting, Mapping, ModelFile, QueueOptions, ReadMode,
-    ReadQueue, SystemRoot, block_device, cached_pages, evict_file, file_system, open_model_file,
+    ReadQueue, SystemRoot, block_device, cached_pages, file_system, open_model_file,
 };
 use lowtide_residency::{DiskProbe, probe_ways};
 
@@ -221,14 +221,6 @@ fn read_ahead(file: &ModelFile, root: &SystemRoot) -> Check {
     }
     Check::new(name, Verdict::Fair, finding)
         .mend(format!("blockdev --setra 4096 /dev/{disk}   (2 MiB; counts for --io mapped only)"))
-}
-
-/// Pages that writing left in the cache would be measured instead of the disk.
-pub fn forget(path: &Path) {
-    if let Ok(file) = std::fs::File::open(path) {
-        // Only a worse measurement comes of a refusal.
-        let _ = evict_file(&file);
-    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,17 @@ mod disk;
 mod machine;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
 use crate::failure::one_line;
 use crate::human::{Align, Table};
 use crate::output::Stdout;
-use crate::store::{Store, make_dir, resolve};
+use crate::store::{Store, resolve};
+use crate::trial::Trial;
 
 /// How it is.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,45 +76,6 @@ struct Document {
     checks: Vec<Check>,
 }
 
-/// A file to measure with, which goes away afterwards.
-struct Trial(PathBuf);
-
-/// Bytes of the trial file: longer than what a disk's own cache holds in front of it.
-const TRIAL_BYTES: usize = 256 << 20;
-
-impl Trial {
-    fn write(dir: &Path) -> Result<Self> {
-        make_dir(dir)?;
-        let path = dir.join(format!("doctor-{}.tmp", std::process::id()));
-        let trial = Self(path);
-        let write = || -> io::Result<()> {
-            let mut file = std::fs::File::create(&trial.0)?;
-            // Not zeros: some file systems keep those without writing them.
-            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-            let mut piece = vec![0u8; 1 << 20];
-            for _ in 0..TRIAL_BYTES / piece.len() {
-                for word in piece.chunks_exact_mut(8) {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    word.copy_from_slice(&state.to_le_bytes());
-                }
-                file.write_all(&piece)?;
-            }
-            file.sync_all()
-        };
-        write().with_context(|| format!("cannot write a trial file into {}", dir.display()))?;
-        Ok(trial)
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        // A file that cannot be removed has been removed by somebody else.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 /// Looks, judges, and prints.
 pub fn doctor(args: &DoctorArgs) -> Result<()> {
     let store = Store::locate();
@@ -121,8 +83,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         Some(model) => (resolve::model(&store, model)?, None),
         None => {
             let trial = Trial::write(store.dir())?;
-            disk::forget(&trial.0);
-            (trial.0.clone(), Some(trial))
+            (trial.path().to_owned(), Some(trial))
         }
     };
     let mut checks = disk::checks(&path);
@@ -164,17 +125,6 @@ fn text(out: &mut impl Write, path: &Path, checks: &[Check]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trial_file_goes_away() {
-        let dir = std::env::temp_dir().join(format!("lowtide-doctor-{}", std::process::id()));
-        let trial = Trial::write(&dir).unwrap();
-        let path = trial.0.clone();
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), TRIAL_BYTES as u64);
-        drop(trial);
-        assert!(!path.exists());
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
 
     #[test]
     fn what_is_wrong_is_followed_by_its_mend() {

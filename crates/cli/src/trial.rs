@@ -1,0 +1,74 @@
+//! A file to measure a disk with, where there is no model on it yet.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use lowtide_mapping::evict_file;
+
+use crate::store::make_dir;
+
+/// Bytes of the file: longer than what a disk's own cache holds in front of it.
+pub const TRIAL_BYTES: usize = 256 << 20;
+
+/// A file that goes away when it is dropped. None of it is in the page cache.
+pub struct Trial(PathBuf);
+
+impl Trial {
+    /// Writes one into `dir`, which is made if it is missing.
+    pub fn write(dir: &Path) -> Result<Self> {
+        make_dir(dir)?;
+        let path = dir.join(format!("trial-{}.tmp", std::process::id()));
+        let trial = Self(path);
+        let write = || -> io::Result<()> {
+            let mut file = std::fs::File::create(&trial.0)?;
+            // Not zeros: some file systems keep those without writing them.
+            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+            let mut piece = vec![0u8; 1 << 20];
+            for _ in 0..TRIAL_BYTES / piece.len() {
+                for word in piece.chunks_exact_mut(8) {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    word.copy_from_slice(&state.to_le_bytes());
+                }
+                file.write_all(&piece)?;
+            }
+            file.sync_all()?;
+            // What writing left in the cache would be measured instead of the disk. Only a worse
+            // measurement comes of a refusal.
+            let _ = evict_file(&file);
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write a trial file into {}", dir.display()))?;
+        Ok(trial)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // A file that cannot be removed has been removed by somebody else.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_file_goes_away() {
+        let dir = std::env::temp_dir().join(format!("lowtide-trial-{}", std::process::id()));
+        let trial = Trial::write(&dir).unwrap();
+        let path = trial.path().to_owned();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), TRIAL_BYTES as u64);
+        drop(trial);
+        assert!(!path.exists());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
