@@ -180,13 +180,15 @@ impl Writing {
         let mut sampler =
             Sampler::new(params, face.vocabulary).map_err(|error| request(error.to_string()))?;
         wanted.prompt.iter().for_each(|id| sampler.accept(*id));
+        let mut stop = wanted.stop.clone();
+        stop.extend(wanted.end.map(str::to_owned));
         Ok(Self {
             choice,
             tokens: 0,
             last: 0,
             sampler,
             constraint: wanted.constraint.as_ref().map(Constraint::begin),
-            text: TextStream::new(&wanted.stop).map_err(|error| request(error.to_string()))?,
+            text: TextStream::new(&stop).map_err(|error| request(error.to_string()))?,
             last_token: None,
         })
     }
@@ -221,7 +223,7 @@ impl Writing {
             events.send(Event::Piece { choice: self.choice, text, logprob });
         }
         if let Some(at) = self.text.stopped() {
-            return Ok(Some(Finish::StopText(wanted.stop[at].clone())));
+            return Ok(Some(wanted.stop.get(at).cloned().map_or(Finish::Stop, Finish::StopText)));
         }
         if self.constraint.as_ref().is_some_and(Constraint::is_finished) {
             return Ok(Some(Finish::Stop));

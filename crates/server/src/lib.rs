@@ -12,10 +12,13 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod calls;
 mod config;
 mod connection;
 mod constraint;
 mod error;
+#[cfg(test)]
+mod forced_tests;
 mod format;
 mod framing;
 mod gate;
