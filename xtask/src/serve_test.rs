@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use lowtide_bench::synth::{self, Spec};
+
 use crate::command::{cargo, command, run as run_command, target_dir};
 
 /// Exactly these, so that tests do not change under us.
@@ -25,13 +27,28 @@ pub fn run(root: &Path, suite: &str, args: &[String]) -> Result<()> {
     let target = target_dir(root)?;
     run_command(cargo(&["build", "--release", "--package", "lowtide"]).current_dir(root))?;
     let binary = target.join("release/lowtide");
-    let models = target.join("test-models");
-    run_command(command(&binary, &["pull", "smollm2-135m"]).env("LOWTIDE_MODELS", &models))?;
+    let model = if suite == "fuzz" { tiny(&target)? } else { real(&target, &binary)? };
     let python = environment(&target)?;
     let script = root.join("tests/serve").join(suite).with_extension("py");
     let mut test = command(python, &[script]);
-    test.args(args).env("LOWTIDE_BINARY", binary).env("LOWTIDE_MODEL", models.join(MODEL));
+    test.args(args).env("LOWTIDE_BINARY", binary).env("LOWTIDE_MODEL", model);
     run_command(&mut test)
+}
+
+/// A real model, fetched where it is missing.
+fn real(target: &Path, binary: &Path) -> Result<PathBuf> {
+    let models = target.join("test-models");
+    run_command(command(binary, &["pull", "smollm2-135m"]).env("LOWTIDE_MODELS", &models))?;
+    Ok(models.join(MODEL))
+}
+
+/// A model that answers in microseconds, with a chat template: for requests by the ten thousand.
+fn tiny(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("serve-models");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let path = folder.join("tiny.gguf");
+    synth::write_file(&Spec::named("qwen3-tiny", "f32")?, &path, &mut |_| ())?;
+    Ok(path)
 }
 
 /// The Python of the virtual environment, made once.

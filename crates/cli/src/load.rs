@@ -69,14 +69,18 @@ pub fn open(model: &OsStr, budget: &BudgetOptions) -> Result<Opened> {
 impl Opened {
     /// Plans the budget and claims the session's memory.
     pub fn load(self, budget: &BudgetOptions, expected: Expected) -> Result<Loaded> {
-        let options =
-            LoadOptions { memory: memory_limit(budget.memory)?, ..options(budget, expected) };
-        let engine =
-            Engine::new(self.model, &options).map_err(|error| failure(&error, Phase::Opening))?;
+        let options = options(budget, expected);
+        let engine = engine(self.model, budget, options)?;
         let session = Session::new(&engine).map_err(|error| failure(&error, Phase::Opening))?;
         let load_s = self.begun.elapsed().as_secs_f64();
         Ok(Loaded { path: self.path, engine, session, load_s })
     }
+}
+
+/// Plans the budget and readies the model.
+pub fn engine(model: Model, budget: &BudgetOptions, options: LoadOptions) -> Result<Engine> {
+    let options = LoadOptions { memory: memory_limit(budget.memory)?, ..options };
+    Engine::new(model, &options).map_err(|error| failure(&error, Phase::Opening))
 }
 
 /// What was typed as the engine takes it, but for the budget.
@@ -99,6 +103,7 @@ pub fn options(budget: &BudgetOptions, expected: Expected) -> LoadOptions {
         tokens_needed: expected.tokens.unwrap_or(defaults.tokens_needed),
         logit_rows: expected.logit_rows,
         caller_bytes: expected.caller_bytes,
+        sequences: defaults.sequences,
     }
 }
 

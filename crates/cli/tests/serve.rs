@@ -252,6 +252,31 @@ fn only_known_models_hosts_and_origins() {
 }
 
 #[test]
+fn answers_that_are_made_together_are_those_made_alone() {
+    let server = Server::start(&["--parallel", "4"]);
+    let props: Value = serde_json::from_str(&server.get("/props").1).unwrap();
+    assert_eq!(props["parallel"], 4);
+    let ask = |number: usize| {
+        let text = "hello ".repeat(1 + number * 5);
+        let more = json!({
+            "messages": [{ "role": "user", "content": text }], "max_tokens": 40, "temperature": 1.0,
+            "seed": number, "n": 1 + number % 2, "ignore_eos": true, "user": format!("u{number}"),
+        });
+        let (status, answer) = server.post("/v1/chat/completions", &chat(more));
+        assert_eq!(status, 200, "{answer}");
+        let choices = answer["choices"].as_array().unwrap();
+        choices.iter().map(|c| c["message"]["content"].to_string()).collect::<Vec<_>>()
+    };
+    let alone: Vec<_> = (0..8).map(ask).collect();
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let ask = &ask;
+        let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || ask(n))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(together, alone);
+}
+
+#[test]
 fn special_tokens_in_text_stay_text() {
     let server = Server::start(&[]);
     let (_, answer) = server.post("/tokenize", &json!({ "content": "a<|end|>" }));

@@ -34,6 +34,16 @@ pub enum Io {
     Direct,
 }
 
+/// How many sequences may share passes ([`SharedSession`](crate::SharedSession)); each has a KV cache
+/// of its own in the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequences {
+    /// So many.
+    Exactly(usize),
+    /// As many as have their KV caches in an eighth of the budget, up to this.
+    AtMost(usize),
+}
+
 /// What an engine is made with.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
@@ -55,6 +65,8 @@ pub struct LoadOptions {
     pub tokens_needed: usize,
     /// Rows of logits that one batch gives at most.
     pub logit_rows: usize,
+    /// Sequences that share passes.
+    pub sequences: Sequences,
     /// Memory that the caller will claim later (a server's queues and buffers): part of the budget,
     /// left alone here.
     pub caller_bytes: u64,
@@ -71,6 +83,7 @@ impl Default for LoadOptions {
             prompt_tokens: planner::BATCH_RESIDENT,
             tokens_needed: 0,
             logit_rows: 1,
+            sequences: Sequences::Exactly(1),
             caller_bytes: 0,
         }
     }
@@ -303,6 +316,12 @@ impl Engine {
     #[must_use]
     pub fn context(&self) -> usize {
         self.sizes.context
+    }
+
+    /// Sequences that may share passes.
+    #[must_use]
+    pub fn sequences(&self) -> usize {
+        self.sizes.sequences
     }
 
     /// Threads that compute.

@@ -71,6 +71,20 @@ pub enum Error {
         /// Where the figure comes from.
         why: &'static str,
     },
+    /// A shared pass of more tokens, or more rows of logits, than there is room for.
+    #[error(
+        "a pass of {tokens} tokens and {rows} rows of logits is too wide\n  there is room for {batch} tokens and {rows_max} rows"
+    )]
+    PassTooWide {
+        /// Tokens of the pass.
+        tokens: usize,
+        /// Tokens there is room for.
+        batch: usize,
+        /// Rows of logits.
+        rows: usize,
+        /// Rows there is room for.
+        rows_max: usize,
+    },
     /// A prompt of no tokens.
     #[error(
         "the prompt is empty\n  a model needs at least one token to go on from\n  give a prompt as an argument, with -f FILE, or on standard input"

@@ -13,19 +13,20 @@ use crate::attend::{self, Queries};
 use crate::bind::{Attention, FeedForward, HeadProjections, Vector};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::kv::KvCache;
 use crate::linear::{Means, Target, linear};
 use crate::scratch::Scratch;
+use crate::sequence::{Part, Sequence};
 use crate::{ffn, latent, moe};
 
-/// One batch of consecutive tokens on its way through the model.
+/// One batch of tokens on its way through the model: of one sequence, or of several that share the
+/// pass. Weights see rows; only positions and the KV cache know whose a row is.
 pub(crate) struct Batch<'b> {
     pub engine: &'b mut Engine,
-    pub kv: &'b mut KvCache,
+    pub sequences: &'b mut [Sequence],
     pub scratch: &'b mut Scratch,
-    /// Position of the first token.
-    pub start: usize,
-    /// Tokens of the batch.
+    /// Whose the rows are, in order.
+    pub parts: &'b [Part],
+    /// Tokens of the batch: of all parts.
     pub tokens: usize,
     /// The tokens whose logits are wanted, as a range of the batch; often only the last.
     pub wanted: Range<usize>,
@@ -76,16 +77,26 @@ impl Batch<'_> {
         let layer = &bound.layers[index];
         let s = &mut *self.scratch;
         let config = means.config;
-        let (n, q_len) = (active.len(), usize_of(config.query_length()));
-        let of = Queries {
-            config,
-            layer: index,
-            first_position: self.start + active.start,
-            queries: &s.q[active.start * q_len..active.end * q_len],
-            sinks: layer.sinks.map(|sinks| floats(means.vectors, sinks)),
-        };
-        let attended = &mut s.attended[..n * usize_of(config.attention_length())];
-        attend::attend(means.compute, &mut s.attention, self.kv, &of, attended)?;
+        let n = active.len();
+        let q_len = usize_of(config.query_length());
+        let out_len = usize_of(config.attention_length());
+        for (part, rows) in rows_of(self.parts) {
+            let own = rows.start.max(active.start)..rows.end.min(active.end);
+            if own.is_empty() {
+                continue;
+            }
+            let of = Queries {
+                config,
+                layer: index,
+                first_position: part.start + own.start - rows.start,
+                queries: &s.q[own.start * q_len..own.end * q_len],
+                sinks: layer.sinks.map(|sinks| floats(means.vectors, sinks)),
+            };
+            let (from, to) = (own.start - active.start, own.end - active.start);
+            let out = &mut s.attended[from * out_len..to * out_len];
+            let kv = &self.sequences[part.lane].kv;
+            attend::attend(means.compute, &mut s.attention, kv, &of, out)?;
+        }
         if let Attention::Latent(projections) = &layer.attention {
             latent::values(&mut means, s, projections, n)?;
         }
@@ -117,21 +128,25 @@ impl Batch<'_> {
         let engine = &*self.engine;
         let (config, compute) = (&engine.config, &engine.compute);
         let s = &mut *self.scratch;
-        let n = self.tokens;
         let key_length = usize_of(config.key_length);
         let (q_len, k_len) = (usize_of(config.query_length()), usize_of(config.key_length_all()));
-        let (q, k) = (&mut s.q[..n * q_len], &mut s.k[..n * k_len]);
+        let v_len = usize_of(config.value_length_all());
         let sliding = config.sliding_layers[index];
         let table = if sliding { &engine.rope_sliding } else { &engine.rope_global };
         let style = match config.family.rope {
             RopeStyle::Norm => rope::RopeStyle::Norm,
             RopeStyle::Neox => rope::RopeStyle::Neox,
         };
-        s.rope.prepare(compute, table, self.start, n)?;
-        s.rope.apply(compute, q, q_len / key_length, key_length, style)?;
-        s.rope.apply(compute, k, k_len / key_length, key_length, style)?;
-        let v = &s.v[..n * usize_of(config.value_length_all())];
-        attend::store(compute, self.kv, index, self.start, k, v)
+        for (part, rows) in rows_of(self.parts) {
+            let q = &mut s.q[rows.start * q_len..rows.end * q_len];
+            let k = &mut s.k[rows.start * k_len..rows.end * k_len];
+            let v = &s.v[rows.start * v_len..rows.end * v_len];
+            s.rope.prepare(compute, table, part.start, rows.len())?;
+            s.rope.apply(compute, q, q_len / key_length, key_length, style)?;
+            s.rope.apply(compute, k, k_len / key_length, key_length, style)?;
+            attend::store(compute, &mut self.sequences[part.lane].kv, index, part.start, k, v)?;
+        }
+        Ok(())
     }
 
     fn feed_forward(&mut self, index: usize, active: Range<usize>) -> Result<(), Error> {
@@ -142,7 +157,9 @@ impl Batch<'_> {
         norm_input(&means, s, layer.ffn_norm, active.clone())?;
         match &layer.ffn {
             FeedForward::Experts(experts) => {
-                moe::mix(&mut means, s, index, experts, (self.start + active.start, n))?;
+                // Several sequences have no common positions: the first one's are told.
+                let first = self.parts.first().map_or(0, |part| part.start);
+                moe::mix(&mut means, s, index, experts, (first + active.start, n))?;
             }
             FeedForward::Dense(block) => {
                 let len = n * block.gate.rows;
@@ -155,6 +172,16 @@ impl Batch<'_> {
         }
         add_block(&means, s, layer.post_ffn_norm, active)
     }
+}
+
+/// Each part with its rows of the batch.
+fn rows_of(parts: &[Part]) -> impl Iterator<Item = (&Part, Range<usize>)> {
+    let mut next = 0;
+    parts.iter().map(move |part| {
+        let first = next;
+        next += part.tokens;
+        (part, first..next)
+    })
 }
 
 /// The norm before a block, of the tokens `active`, into `s.normed` and `s.activations`.

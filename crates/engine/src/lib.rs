@@ -28,14 +28,16 @@ mod rotary;
 pub mod sampler;
 mod sampler_defaults;
 mod scratch;
+mod sequence;
 pub mod session;
+mod shared;
 mod slots;
 pub mod stop;
 mod text_stream;
 mod touched;
 
 pub use budget::{Budget, FixedCosts, MemoryLimit};
-pub use engine::{Engine, Io, LoadOptions};
+pub use engine::{Engine, Io, LoadOptions, Sequences};
 pub use error::Error;
 pub use forecast::{ExpertReads, Forecast, Forecaster, Traffic, plan};
 pub use model_file::{Model, Shard, TensorPlace};
@@ -43,6 +45,7 @@ pub use moe::{RouteWatcher, Routed};
 pub use pass_shape::{Product, ProductGroup};
 pub use sampler_defaults::SamplerDefaults;
 pub use session::{Logits, Session};
+pub use shared::{Piece, SharedSession};
 pub use text_stream::TextStream;
 
 pub use lowtide_kernels::attention::KvFormat;

@@ -9,7 +9,7 @@ use lowtide_residency::{Plan, PlanError, tile_target_bytes};
 
 use crate::bind::{Bound, Tile};
 use crate::budget::{BelowFloor, Budget, FixedCosts, MemoryLimit};
-use crate::engine::LoadOptions;
+use crate::engine::{LoadOptions, Sequences};
 use crate::error::Error;
 use crate::forward::usize_of;
 use crate::model_file::Model;
@@ -26,6 +26,13 @@ const CONTEXT_DEFAULT: usize = 4096;
 /// Of what is left for weights and scratch, a batch's scratch takes at most one in so many bytes.
 const SCRATCH_DIVISOR: u64 = 4;
 
+/// Where nobody says how many tokens or sequences are wanted, their KV caches take at most one in so
+/// many bytes of the budget.
+const KV_DIVISOR: u64 = 8;
+
+/// What a sampler holds for each token of the vocabulary: an adjusted logit, and a candidate.
+const SAMPLER_BYTES_PER_TOKEN: u64 = 12;
+
 /// The shortest context that is worth having.
 const CONTEXT_MIN: usize = 256;
 
@@ -35,6 +42,7 @@ pub(crate) struct Sizes {
     pub context: usize,
     pub batch: usize,
     pub logit_rows: usize,
+    pub sequences: usize,
     pub kv: KvFormat,
     pub keep: Keep,
 }
@@ -90,10 +98,7 @@ pub(crate) fn planned(
 impl Planner<'_> {
     fn plan(&self) -> Result<Planned, Error> {
         let context = self.context(CONTEXT_DEFAULT)?;
-        let (resident, fixed, sizes) = self.attempt(context, BATCH_RESIDENT, u64::MAX)?;
-        if let Ok(planned) = self.finish(resident, fixed, sizes)
-            && planned.plan.is_all_resident()
-        {
+        if let Some(planned) = self.resident(context)? {
             return Ok(planned);
         }
         // Not everything fits. The context holds what is known to be needed and no more; the batch
@@ -102,11 +107,33 @@ impl Planner<'_> {
         // costs the decoding after it 1.5 % (200 MB of 13 GB are streamed instead of pinned).
         let known = self.options.tokens_needed;
         let context = if known > 0 { self.context(known)? } else { context };
-        let (smallest, ..) = self.attempt(context, 1, 0)?;
+        let sequences = self.options.sequences;
+        let (smallest, ..) = self.attempt(context, 1, 0, sequences)?;
         let share = smallest / SCRATCH_DIVISOR;
         let wanted = self.options.prompt_tokens.clamp(1, BATCH_MAX);
-        let (weights, fixed, sizes) = self.attempt(context, wanted, share)?;
+        let (weights, fixed, sizes) = self.attempt(context, wanted, share, sequences)?;
         self.finish(weights, fixed, sizes)
+    }
+
+    /// The plan that keeps every weight, if there is one. Where the number of sequences is free, there
+    /// are fewer of them before weights are streamed.
+    fn resident(&self, context: usize) -> Result<Option<Planned>, Error> {
+        let mut sequences = self.options.sequences;
+        loop {
+            let (left, fixed, sizes) =
+                self.attempt(context, BATCH_RESIDENT, u64::MAX, sequences)?;
+            if let Ok(planned) = self.finish(left, fixed, sizes)
+                && planned.plan.is_all_resident()
+            {
+                return Ok(Some(planned));
+            }
+            match sequences {
+                Sequences::AtMost(_) if sizes.sequences > 1 => {
+                    sequences = Sequences::AtMost(sizes.sequences / 2);
+                }
+                _ => return Ok(None),
+            }
+        }
     }
 
     /// Bytes left for weights, what the rest costs, and the sizes, for a batch of at most `batch`
@@ -116,29 +143,53 @@ impl Planner<'_> {
         context: usize,
         batch: usize,
         share: u64,
+        sequences: Sequences,
     ) -> Result<(u64, FixedCosts, Sizes), Error> {
         let config = &self.model.config;
         let token_bytes = scratch::bytes_per_token(config, self.keep);
         let affordable = usize_of(share / token_bytes.max(1)).max(1);
         let batch = batch.min(context).min(affordable);
-        let logit_rows = self.options.logit_rows.clamp(1, batch);
+        let sequences = self.sequences(sequences, context, batch)?;
+        let logit_rows = self.options.logit_rows.max(sequences).clamp(1, batch);
         let logits = 4 * logit_rows as u64 * config.vocabulary;
+        // Each sequence beyond the first has a sampler at work beside the others'.
+        let samplers = SAMPLER_BYTES_PER_TOKEN * (sequences as u64 - 1) * config.vocabulary;
         let memory = ProcessMemory::read()?;
         let fixed = FixedCosts {
             process_bytes: memory.anonymous_bytes,
             vocabulary_bytes: self.model.tokenizer.heap_bytes() as u64,
             program_bytes: memory.file_bytes,
-            kv_bytes: kv::bytes(config, self.options.kv, context, batch)?,
+            kv_bytes: (sequences as u64).saturating_mul(kv::bytes(
+                config,
+                self.options.kv,
+                context,
+                batch,
+            )?),
             scratch_bytes: scratch::bytes(config, self.keep, batch)
                 + logits
+                + samplers
                 + self.compute.scratch_bytes() as u64
                 + AttentionScratch::new(self.compute.threads(), attend::sizes(config, context))?
                     .bytes() as u64,
             vector_bytes: 4 * self.model.bound.vector_floats as u64,
             caller_bytes: self.options.caller_bytes,
         };
-        let sizes = Sizes { context, batch, logit_rows, kv: self.options.kv, keep: self.keep };
+        let (kv, keep) = (self.options.kv, self.keep);
+        let sizes = Sizes { context, batch, logit_rows, sequences, kv, keep };
         Ok((self.total.saturating_sub(fixed.total()), fixed, sizes))
+    }
+
+    /// Sequences that share passes: a pass has a token of each.
+    fn sequences(&self, of: Sequences, context: usize, batch: usize) -> Result<usize, Error> {
+        let wanted = match of {
+            Sequences::Exactly(wanted) => wanted,
+            Sequences::AtMost(most) => {
+                let config = &self.model.config;
+                let own = kv::bytes(config, self.options.kv, context, batch)?;
+                usize_of(self.total / KV_DIVISOR / own.max(1)).min(most)
+            }
+        };
+        Ok(wanted.clamp(1, batch))
     }
 
     /// The context that was asked for; else what is wanted, within an eighth of the budget, but
@@ -156,7 +207,7 @@ impl Planner<'_> {
             known => known.next_multiple_of(TILE_POSITIONS),
         };
         let position = kv::layout(config, self.options.kv)?.position_bytes() as u64;
-        let affordable = self.total / 8 / (position * u64::from(config.layers)).max(1);
+        let affordable = self.total / KV_DIVISOR / (position * u64::from(config.layers)).max(1);
         let wanted = usize_of(affordable).min(wanted).max(needed);
         Ok(wanted.min(trained))
     }

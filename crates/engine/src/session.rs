@@ -6,8 +6,8 @@ use crate::engine::{Engine, Passed};
 use crate::error::Error;
 use crate::forward::Batch;
 use crate::head;
-use crate::kv::KvCache;
 use crate::scratch::Scratch;
+use crate::sequence::{Part, Sequence};
 
 /// Which tokens of a call to [`Session::forward`] the caller wants logits of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,8 @@ pub type LogitsSink<'s> = dyn FnMut(usize, &[f32]) + 's;
 
 /// One sequence of tokens.
 pub struct Session {
-    kv: KvCache,
+    sequence: Sequence,
     scratch: Scratch,
-    position: usize,
-    /// The furthest position since the last reset.
-    furthest: usize,
-    /// Some layers keep a window only.
-    slides: bool,
     /// Where the last token's logits lie in the scratch.
     last_row: Range<usize>,
 }
@@ -53,33 +48,20 @@ impl Session {
     /// # Errors
     /// A shape that the kernels refuse.
     pub fn new(engine: &Engine) -> Result<Self, Error> {
-        let batch = engine.batch();
-        Ok(Self {
-            kv: KvCache::new(engine.config(), engine.kv_format(), engine.context(), batch)?,
-            scratch: Scratch::new(engine)?,
-            position: 0,
-            furthest: 0,
-            slides: engine.config().sliding_window.is_some(),
-            last_row: 0..0,
-        })
+        let sequence = Sequence::new(engine)?;
+        Ok(Self { sequence, scratch: Scratch::new(engine)?, last_row: 0..0 })
     }
 
     /// Forgets all tokens; memory stays claimed.
     pub fn reset(&mut self) {
-        self.position = 0;
-        self.furthest = 0;
+        self.sequence.reset();
     }
 
     /// Goes back to the first `tokens` tokens, if that can be done, and says how many are kept: all
     /// of them, or none. Layers with a sliding window keep their window and one batch, so after a
     /// long way forward the way back is closed.
     pub fn truncate(&mut self, tokens: usize) -> usize {
-        let tokens = tokens.min(self.position);
-        if self.slides && self.furthest > tokens + self.scratch.batch {
-            self.reset();
-        }
-        self.position = self.position.min(tokens);
-        self.position
+        self.sequence.truncate(tokens, self.scratch.batch)
     }
 
     /// The logits of the last token that [`Session::forward`] gave logits of.
@@ -91,13 +73,13 @@ impl Session {
     /// Tokens so far.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.position
+        self.sequence.position
     }
 
     /// Tokens there is room for in all.
     #[must_use]
     pub fn context(&self) -> usize {
-        self.kv.context
+        self.sequence.kv.context
     }
 
     /// Tokens that go through the model together at most: how often a long prompt reads the weights.
@@ -119,7 +101,7 @@ impl Session {
         logits: Logits,
         sink: &mut LogitsSink<'_>,
     ) -> Result<(), Error> {
-        self.check(engine, tokens)?;
+        self.sequence.check(engine, tokens)?;
         let first_wanted = logits.first(tokens.len());
         let mut done = 0;
         while done < tokens.len() {
@@ -130,8 +112,7 @@ impl Session {
             let wanted = first_wanted.saturating_sub(done).min(ids.len())..ids.len();
             self.batch_forward(engine, ids, wanted, &mut |token, row| sink(done + token, row))?;
             done += ids.len();
-            self.position += ids.len();
-            self.furthest = self.furthest.max(self.position);
+            self.sequence.advance(ids.len());
         }
         Ok(())
     }
@@ -149,29 +130,7 @@ impl Session {
         sink: &mut LogitsSink<'_>,
     ) -> Result<(), Error> {
         self.reset();
-        self.check(engine, tokens)?;
-        let mut done = 0;
-        for ids in tokens.chunks(self.scratch.batch) {
-            engine.passed = Passed { done, all: tokens.len() };
-            let mut batch = Batch {
-                engine,
-                kv: &mut self.kv,
-                scratch: &mut self.scratch,
-                start: self.position,
-                tokens: ids.len(),
-                wanted: 0..ids.len(),
-                needs_output: false,
-            };
-            batch.run(ids)?;
-            head::hidden(engine, &mut self.scratch, ids.len(), &mut |token, row| {
-                sink(done + token, row);
-            })?;
-            engine.end_pass()?;
-            done += ids.len();
-            self.position += ids.len();
-            self.furthest = self.furthest.max(self.position);
-        }
-        Ok(())
+        hidden_states(engine, &mut self.scratch, &mut self.sequence, tokens, sink)
     }
 
     fn batch_forward(
@@ -181,16 +140,9 @@ impl Session {
         wanted: Range<usize>,
         sink: &mut LogitsSink<'_>,
     ) -> Result<(), Error> {
-        let mut batch = Batch {
-            engine,
-            kv: &mut self.kv,
-            scratch: &mut self.scratch,
-            start: self.position,
-            tokens: ids.len(),
-            wanted: wanted.clone(),
-            needs_output: !wanted.is_empty(),
-        };
-        batch.run(ids)?;
+        let parts = [self.sequence.part(0, ids.len())];
+        let sequences = std::slice::from_mut(&mut self.sequence);
+        pass(engine, &mut self.scratch, sequences, &parts, ids, wanted.clone())?;
         if !wanted.is_empty() {
             let rows = wanted.len();
             head::logits(engine, &mut self.scratch, wanted, sink)?;
@@ -199,17 +151,50 @@ impl Session {
         }
         engine.end_pass()
     }
+}
 
-    fn check(&self, engine: &Engine, tokens: &[u32]) -> Result<(), Error> {
-        let vocabulary = engine.vocabulary_length();
-        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::TokenOutOfRange { id: *id, vocabulary });
-        }
-        let needed = self.position + tokens.len();
-        if needed > self.kv.context {
-            let why = "the context is set by --ctx when the model is loaded";
-            return Err(Error::ContextFull { needed, context: self.kv.context, why });
-        }
-        Ok(())
+/// The layers of one batch: `ids` are the tokens of all `parts`, in order.
+pub(crate) fn pass(
+    engine: &mut Engine,
+    scratch: &mut Scratch,
+    sequences: &mut [Sequence],
+    parts: &[Part],
+    ids: &[u32],
+    wanted: Range<usize>,
+) -> Result<(), Error> {
+    let needs_output = !wanted.is_empty();
+    let tokens = ids.len();
+    let mut batch = Batch { engine, sequences, scratch, parts, tokens, wanted, needs_output };
+    batch.run(ids)
+}
+
+/// [`Session::hidden_states`] of a sequence that is empty.
+pub(crate) fn hidden_states(
+    engine: &mut Engine,
+    scratch: &mut Scratch,
+    sequence: &mut Sequence,
+    tokens: &[u32],
+    sink: &mut LogitsSink<'_>,
+) -> Result<(), Error> {
+    sequence.check(engine, tokens)?;
+    let mut done = 0;
+    for ids in tokens.chunks(scratch.batch) {
+        engine.passed = Passed { done, all: tokens.len() };
+        let parts = [sequence.part(0, ids.len())];
+        let mut batch = Batch {
+            engine,
+            sequences: std::slice::from_mut(sequence),
+            scratch,
+            parts: &parts,
+            tokens: ids.len(),
+            wanted: 0..ids.len(),
+            needs_output: false,
+        };
+        batch.run(ids)?;
+        head::hidden(engine, scratch, ids.len(), &mut |token, row| sink(done + token, row))?;
+        engine.end_pass()?;
+        done += ids.len();
+        sequence.advance(ids.len());
     }
+    Ok(())
 }

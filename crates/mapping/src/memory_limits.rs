@@ -191,6 +191,16 @@ impl MemoryGroup {
         self.usage_bytes.unwrap_or(0).saturating_sub(self.cache_bytes.unwrap_or(0))
     }
 
+    /// Whether this process is the only one in the group, so that its charge is this process's own. Groups
+    /// below it are not looked at.
+    #[must_use]
+    pub fn is_ours_alone(&self) -> bool {
+        let own = std::process::id();
+        let processes = std::fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        let mut ids = processes.lines().map(|line| line.trim().parse() == Ok(own));
+        ids.next() == Some(true) && ids.all(|is_own| is_own)
+    }
+
     fn is_known(&self) -> bool {
         self.bound().is_some() || self.usage_bytes.is_some()
     }

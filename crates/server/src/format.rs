@@ -53,7 +53,8 @@ impl Tool {
     }
 }
 
-const DEEPSEEK_SEP: &str = "<｜tool▁sep｜>";
+/// Between a call's kind or name and what follows, in DeepSeek's way.
+pub const DEEPSEEK_SEP: &str = "<｜tool▁sep｜>";
 
 impl Format {
     /// The way that a template writes calls.
@@ -99,8 +100,8 @@ impl Format {
                 read_tagged(body).map(|call| vec![call])
             }
             Self::Hermes | Self::Told | Self::Llama3 => {
-                body.split(';').all(|part| part.trim().starts_with('{')).then_some(())?;
-                read_objects(body)
+                // A number or a string is JSON too, and no call.
+                body.starts_with(['{', '[']).then(|| read_objects(body))?
             }
             Self::Mistral => match body.split_once("[ARGS]") {
                 Some((name, arguments)) => {
@@ -128,7 +129,7 @@ impl Format {
         }
     }
 
-    /// A grammar that lets through a call of one of the tools and nothing else. `control` says which id
+    /// A grammar that lets through one call of one of the tools and nothing else. `control` says which id
     /// a control token has, if the text is one.
     pub fn grammar(self, tools: &[Tool], control: &dyn Fn(&str) -> Option<u32>) -> Shape {
         let mark = |text: &str| match control(text) {
@@ -157,7 +158,7 @@ impl Format {
             ),
             Self::Llama3 => format!("start: body\nbody: %json {}\n", object("parameters")),
             Self::Mistral => {
-                let list = json!({ "type": "array", "items": object("arguments"), "minItems": 1 });
+                let list = json!({ "type": "array", "items": object("arguments"), "minItems": 1, "maxItems": 1 });
                 format!("start: {} body\nbody: %json {list}\n", mark(begin))
             }
             Self::DeepSeek | Self::Harmony => {

@@ -1,152 +1,171 @@
-//! One request's answers on the engine's thread.
+//! One request's answers, token by token. What a pass is and who shares it is the worker's business;
+//! here is what a sequence's logits become.
 
 use std::time::Instant;
 
-use lowtide_engine::sampler::{Sampler, log_probs};
-use lowtide_engine::{Error, Logits, TextStream};
+use lowtide_engine::sampler::{Sampler, SamplerError, log_probs};
+use lowtide_engine::{Error, TextStream};
+use lowtide_residency::PassStats;
 
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, Mask};
 use crate::error::ApiError;
 use crate::job::{Event, EventSender, Figures, Finish, Generate, TokenLogprob};
-use crate::limits::PROGRESS_INTERVAL;
 use crate::metrics::Metrics;
-use crate::worker::{Active, Failure};
+use crate::model::ModelFace;
 
 /// The answers to one prompt in the making.
-pub struct Generation<'a> {
-    active: &'a mut Active,
-    events: &'a EventSender,
-    metrics: &'a Metrics,
+pub struct Generation {
+    /// Where they go.
+    pub events: EventSender,
     /// What took how long.
     pub figures: Figures,
+    wanted: Generate,
+    choice: usize,
+    stage: Stage,
+    accepted: Instant,
+    /// When the prompt, or this answer, was begun.
+    began: Instant,
+    before: PassStats,
 }
 
-impl<'a> Generation<'a> {
-    /// Nothing done yet.
-    pub fn new(active: &'a mut Active, events: &'a EventSender, metrics: &'a Metrics) -> Self {
-        Self { active, events, metrics, figures: Figures::default() }
-    }
-
-    /// Answers as often as wanted.
-    pub fn run(&mut self, wanted: Generate) -> Result<(), Failure> {
-        let before = self.active.engine.store().stats().total;
-        let accepted = Instant::now();
-        self.figures.prompt_tokens = wanted.prompt.len();
-        for choice in 0..wanted.choices {
-            let began = Instant::now();
-            let cached = self.prefill(&wanted.prompt, choice == 0)?;
-            if choice == 0 {
-                self.figures.cached_tokens = cached;
-                self.metrics.prompt(wanted.prompt.len(), cached);
-            }
-            self.figures.prefill_s += began.elapsed().as_secs_f64();
-            self.choice(&wanted, choice)?;
-        }
-        let after = self.active.engine.store().stats().total;
-        self.figures.disk_wait_s = after.wait_s - before.wait_s;
-        self.figures.read_bytes = after.read_bytes().saturating_sub(before.read_bytes());
-        self.metrics.answered(&self.figures, accepted.elapsed().as_secs_f64());
-        self.events.send(Event::Done(self.figures));
-        Ok(())
-    }
-
-    /// The prompt through the model but for what the session still holds of it; says how much that
-    /// was. At least the last token is run: its logits are wanted.
-    fn prefill(&mut self, prompt: &[u32], tell: bool) -> Result<usize, Error> {
-        let Active { engine, session, held, .. } = &mut *self.active;
-        let common = held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let kept = session.truncate(common.min(prompt.len() - 1));
-        held.truncate(kept);
-        let (events, began) = (self.events.clone(), Instant::now());
-        let mut told = began;
-        let total = prompt.len();
-        engine.set_progress(Some(Box::new(move |done, _| {
-            if tell && told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
-                let seconds = began.elapsed().as_secs_f64();
-                events.send(Event::Progress { done: kept + done, total, cached: kept, seconds });
-            }
-            !events.is_cancelled()
-        })));
-        let result = session.forward(engine, &prompt[kept..], Logits::Last, &mut |_, _| {});
-        // A pass that was stopped leaves the batches before it.
-        held.extend_from_slice(&prompt[kept..session.position().max(kept)]);
-        result.map(|()| kept)
-    }
-
-    /// Token after token until something ends the answer.
-    fn choice(&mut self, wanted: &Generate, choice: usize) -> Result<(), Failure> {
-        let began = Instant::now();
-        let mut writing = Writing::new(self.active, wanted, choice)?;
-        let events = self.events.clone();
-        self.active.engine.set_progress(Some(Box::new(move |_, _| !events.is_cancelled())));
-        let finish = loop {
-            if writing.tokens >= wanted.max_tokens {
-                break Finish::Length;
-            }
-            match self.step(&mut writing, wanted)? {
-                Step::More => {}
-                Step::End(finish) => break finish,
-            }
-        };
-        let rest = writing.text.finish();
-        if !rest.is_empty() {
-            self.events.send(Event::Piece { choice, text: rest, logprob: None });
-        }
-        self.events.send(Event::Ended { choice, finish });
-        self.figures.completion_tokens += writing.tokens;
-        self.figures.decode_s += began.elapsed().as_secs_f64();
-        Ok(())
-    }
-
-    /// Chooses a token, tells it, and runs it through the model.
-    fn step(&mut self, writing: &mut Writing, wanted: &Generate) -> Result<Step, Failure> {
-        if self.events.is_cancelled() {
-            return Err(Error::Stopped.into());
-        }
-        let Active { engine, session, held, face } = &mut *self.active;
-        let id = writing.choose(session.last_logits())?;
-        self.metrics.token(&mut writing.last_token);
-        writing.tokens += 1;
-        if face.tokenizer.is_eog(id) && !wanted.ignore_eos {
-            return Ok(Step::End(Finish::Stop));
-        }
-        let logprob = wanted.logprobs.map(|top| {
-            let of = log_probs(session.last_logits(), id, top);
-            let bytes = |id| face.tokenizer.token_bytes(id);
-            let top = of.top.iter().map(|(id, logprob)| (bytes(*id), *logprob)).collect();
-            Box::new(TokenLogprob { bytes: bytes(id), logprob: of.chosen, top })
-        });
-        let shown = wanted.show_control || !face.tokenizer.is_control(id);
-        let bytes = if shown { face.tokenizer.token_bytes(id) } else { Vec::new() };
-        let text = writing.text.push(&bytes);
-        if !text.is_empty() || logprob.is_some() {
-            self.events.send(Event::Piece { choice: writing.choice, text, logprob });
-        }
-        if let Some(at) = writing.text.stopped() {
-            return Ok(Step::End(Finish::StopText(wanted.stop[at].clone())));
-        }
-        if writing.constraint.as_ref().is_some_and(Constraint::is_finished) {
-            return Ok(Step::End(Finish::Stop));
-        }
-        if writing.tokens >= wanted.max_tokens || session.position() >= session.context() {
-            return Ok(Step::End(Finish::Length));
-        }
-        session.forward(engine, &[id], Logits::Last, &mut |_, _| {})?;
-        held.push(id);
-        Ok(Step::More)
-    }
+enum Stage {
+    /// So many of the prompt's tokens are through.
+    Reading(usize),
+    Writing(Box<Writing>),
 }
 
-enum Step {
+/// What an answer needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The prompt from this token on.
+    Prompt(usize),
+    /// This token run.
+    Token(u32),
+}
+
+/// What became of a sequence's logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The answer goes on.
     More,
-    End(Finish),
+    /// The next answer to the same prompt is to be begun.
+    Again,
+    /// Everything was told.
+    Done,
+}
+
+impl Generation {
+    /// Nothing done yet; `before` is what the store had done by now.
+    pub fn new(wanted: Generate, events: EventSender, queue_s: f64, before: PassStats) -> Self {
+        let now = Instant::now();
+        let figures = Figures { queue_s, prompt_tokens: wanted.prompt.len(), ..Figures::default() };
+        let stage = Stage::Reading(0);
+        Self { events, figures, wanted, choice: 0, stage, accepted: now, began: now, before }
+    }
+
+    /// The prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.wanted.prompt
+    }
+
+    /// Begins an answer whose sequence still holds `kept` of the prompt's tokens.
+    pub fn begin(&mut self, kept: usize, metrics: &Metrics) {
+        self.stage = Stage::Reading(kept);
+        self.began = Instant::now();
+        if self.choice == 0 {
+            self.figures.cached_tokens = kept;
+            metrics.prompt(self.wanted.prompt.len(), kept);
+        }
+    }
+
+    /// What is needed next.
+    pub fn next(&self) -> Next {
+        match &self.stage {
+            Stage::Reading(done) => Next::Prompt(*done),
+            Stage::Writing(writing) => Next::Token(writing.last),
+        }
+    }
+
+    /// `tokens` more of the prompt are through.
+    pub fn read(&mut self, tokens: usize) {
+        if let Stage::Reading(done) = &mut self.stage {
+            *done += tokens;
+        }
+    }
+
+    /// Whether the reader of the prompt is to be told of progress.
+    pub fn tells_progress(&self) -> bool {
+        self.choice == 0
+    }
+
+    /// When the prompt was begun.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Chooses a token from logits and tells it.
+    ///
+    /// # Errors
+    /// What was asked for, or the logits, make no sense.
+    pub fn take(
+        &mut self,
+        logits: &[f32],
+        room: bool,
+        face: &ModelFace,
+        metrics: &Metrics,
+    ) -> Result<Step, Failure> {
+        if let Stage::Reading(_) = self.stage {
+            self.figures.prefill_s += self.began.elapsed().as_secs_f64();
+            self.began = Instant::now();
+            let writing = Writing::new(face, &self.wanted, self.choice)?;
+            self.stage = Stage::Writing(Box::new(writing));
+        }
+        let Stage::Writing(writing) = &mut self.stage else { return Ok(Step::More) };
+        match writing.step(&self.wanted, (logits, room), face, &self.events, metrics)? {
+            None => Ok(Step::More),
+            Some(finish) => Ok(self.finish(finish)),
+        }
+    }
+
+    /// An answer is at its end.
+    fn finish(&mut self, finish: Finish) -> Step {
+        let choice = self.choice;
+        if let Stage::Writing(writing) = std::mem::replace(&mut self.stage, Stage::Reading(0)) {
+            self.figures.completion_tokens += writing.tokens;
+            let rest = writing.text.finish();
+            if !rest.is_empty() {
+                self.events.send(Event::Piece { choice, text: rest, logprob: None });
+            }
+        }
+        self.figures.decode_s += self.began.elapsed().as_secs_f64();
+        self.events.send(Event::Ended { choice, finish });
+        self.choice += 1;
+        if self.choice < self.wanted.choices { Step::Again } else { Step::Done }
+    }
+
+    /// All answers are at their end; `after` is what the store has done by now.
+    pub fn end(mut self, after: PassStats, metrics: &Metrics) {
+        self.figures.disk_wait_s = after.wait_s - self.before.wait_s;
+        self.figures.read_bytes = after.read_bytes().saturating_sub(self.before.read_bytes());
+        metrics.answered(&self.figures, self.accepted.elapsed().as_secs_f64());
+        self.events.send(Event::Done(self.figures));
+    }
+}
+
+/// Why an answer failed.
+pub enum Failure {
+    /// In the engine.
+    Engine(Error),
+    /// By what was asked for.
+    Request(ApiError),
 }
 
 /// The state of one answer.
 struct Writing {
     choice: usize,
     tokens: usize,
+    /// The token that was chosen last.
+    last: u32,
     sampler: Sampler,
     constraint: Option<Constraint>,
     text: TextStream,
@@ -154,21 +173,63 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(active: &Active, wanted: &Generate, choice: usize) -> Result<Self, Failure> {
+    fn new(face: &ModelFace, wanted: &Generate, choice: usize) -> Result<Self, Failure> {
         let request = |error: String| Failure::Request(ApiError::invalid(error));
         let mut params = wanted.sampling.clone();
         params.seed = params.seed.map(|seed| seed.wrapping_add(choice as u64));
-        let mut sampler = Sampler::new(params, active.engine.vocabulary_length())
-            .map_err(|error| request(error.to_string()))?;
+        let mut sampler =
+            Sampler::new(params, face.vocabulary).map_err(|error| request(error.to_string()))?;
         wanted.prompt.iter().for_each(|id| sampler.accept(*id));
+        let mut stop = wanted.stop.clone();
+        stop.extend(wanted.end.map(str::to_owned));
         Ok(Self {
             choice,
             tokens: 0,
+            last: 0,
             sampler,
             constraint: wanted.constraint.as_ref().map(Constraint::begin),
-            text: TextStream::new(&wanted.stop).map_err(|error| request(error.to_string()))?,
+            text: TextStream::new(&stop).map_err(|error| request(error.to_string()))?,
             last_token: None,
         })
+    }
+
+    /// Chooses a token and tells it; why the answer ends, if it does. `room`: the sequence can take
+    /// the token.
+    fn step(
+        &mut self,
+        wanted: &Generate,
+        (logits, room): (&[f32], bool),
+        face: &ModelFace,
+        events: &EventSender,
+        metrics: &Metrics,
+    ) -> Result<Option<Finish>, Failure> {
+        let id = self.choose(logits)?;
+        metrics.token(&mut self.last_token);
+        self.tokens += 1;
+        self.last = id;
+        if face.tokenizer.is_eog(id) && !wanted.ignore_eos {
+            return Ok(Some(Finish::Stop));
+        }
+        let logprob = wanted.logprobs.map(|top| {
+            let of = log_probs(logits, id, top);
+            let bytes = |id| face.tokenizer.token_bytes(id);
+            let top = of.top.iter().map(|(id, logprob)| (bytes(*id), *logprob)).collect();
+            Box::new(TokenLogprob { bytes: bytes(id), logprob: of.chosen, top })
+        });
+        let shown = wanted.show_control || !face.tokenizer.is_control(id);
+        let bytes = if shown { face.tokenizer.token_bytes(id) } else { Vec::new() };
+        let text = self.text.push(&bytes);
+        if !text.is_empty() || logprob.is_some() {
+            events.send(Event::Piece { choice: self.choice, text, logprob });
+        }
+        if let Some(at) = self.text.stopped() {
+            return Ok(Some(wanted.stop.get(at).cloned().map_or(Finish::Stop, Finish::StopText)));
+        }
+        if self.constraint.as_ref().is_some_and(Constraint::is_finished) {
+            return Ok(Some(Finish::Stop));
+        }
+        let ended = self.tokens >= wanted.max_tokens || !room;
+        Ok(ended.then_some(Finish::Length))
     }
 
     /// Chooses among what the constraint allows.
@@ -177,9 +238,9 @@ impl Writing {
             Some(constraint) => Some(constraint.mask().map_err(Failure::Request)?),
             None => None,
         };
-        let allowed = mask.as_ref().map(crate::constraint::Mask::words);
+        let allowed = mask.as_ref().map(Mask::words);
         let id = self.sampler.sample_within(logits, allowed).map_err(|error| match error {
-            lowtide_engine::sampler::SamplerError::NonFiniteLogits { index } => {
+            SamplerError::NonFiniteLogits { index } => {
                 Failure::Engine(Error::NonFiniteLogits { index })
             }
             other => Failure::Request(ApiError::invalid(other.to_string())),

@@ -58,6 +58,8 @@ pub struct Generate {
     pub max_tokens: usize,
     /// Texts before which an answer ends.
     pub stop: Vec<String>,
+    /// Another, which is the format's own: whoever asked is not told of it.
+    pub end: Option<&'static str>,
     /// How tokens are chosen.
     pub sampling: SamplerParams,
     /// Log probabilities are wanted, with so many of the likeliest tokens.

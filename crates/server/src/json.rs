@@ -17,9 +17,15 @@ use crate::limits::JSON_VALUES_MAX;
 /// surrogate, a number no double can hold, more than [`JSON_VALUES_MAX`] values.
 pub fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let left = Cell::new(JSON_VALUES_MAX);
-    let value = Strict(&left).deserialize(&mut parser).map_err(not_json)?;
+    let counted = Cell::new(0);
+    let value = Strict(&counted).deserialize(&mut parser).map_err(not_json)?;
     parser.end().map_err(not_json)?;
+    if counted.get() > JSON_VALUES_MAX {
+        let (values, max) = (counted.get(), JSON_VALUES_MAX);
+        return Err(ApiError::invalid(format!(
+            "the body has {values} values, at most {max} are taken; shorten its lists"
+        )));
+    }
     match value {
         Value::Object(map) => Ok(Fields { map, path: String::new() }),
         _ => Err(ApiError::invalid("the body is JSON, but not an object")),
@@ -31,7 +37,8 @@ fn not_json(error: serde_json::Error) -> ApiError {
     ApiError::invalid(format!("the body is not acceptable JSON: {error}"))
 }
 
-/// Builds a [`Value`], counting.
+/// Builds a [`Value`], counting. Beyond the bound it goes on counting, to say how many there are, and
+/// builds nothing more.
 #[derive(Clone, Copy)]
 struct Strict<'c>(&'c Cell<usize>);
 
@@ -44,14 +51,10 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
 }
 
 impl Strict<'_> {
-    fn count<E: serde::de::Error>(self) -> Result<(), E> {
-        match self.0.get().checked_sub(1) {
-            Some(left) => {
-                self.0.set(left);
-                Ok(())
-            }
-            None => Err(E::custom(format!("more than {JSON_VALUES_MAX} values"))),
-        }
+    /// Counts a value; whether it is still to be kept.
+    fn keeps(self) -> bool {
+        self.0.set(self.0.get() + 1);
+        self.0.get() <= JSON_VALUES_MAX
     }
 }
 
@@ -93,8 +96,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(value) = items.next_element_seed(self)? {
-            self.count()?;
-            list.push(value);
+            if self.keeps() {
+                list.push(value);
+            }
         }
         Ok(Value::Array(list))
     }
@@ -102,13 +106,15 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            self.count()?;
+            let keeps = self.keeps();
             if map.contains_key(&key) {
                 let key: String = key.chars().take(100).collect();
                 return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
             }
             let value = entries.next_value_seed(self)?;
-            map.insert(key, value);
+            if keeps {
+                map.insert(key, value);
+            }
         }
         Ok(Value::Object(map))
     }
@@ -263,7 +269,7 @@ mod tests {
             ("[1]", "not an object"),
             ("{\"a\":1} x", "trailing"),
             (deep.as_str(), "recursion"),
-            (many.as_str(), "more than"),
+            (many.as_str(), "200002 values, at most 200000"),
             ("{\"a\":1,\"a\":2}", "twice"),
             ("{\"a\":{\"b\":1,\"b\":2}}", "twice"),
             ("{\"a\":1e999}", "out of range"),

@@ -12,10 +12,13 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod calls;
 mod config;
 mod connection;
 mod constraint;
 mod error;
+#[cfg(test)]
+mod forced_tests;
 mod format;
 mod framing;
 mod gate;
@@ -34,6 +37,7 @@ mod reader;
 mod reader_tests;
 mod request;
 mod router;
+mod seats;
 mod state;
 mod stream;
 mod system;
@@ -44,6 +48,7 @@ mod worker;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use lowtide_engine::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -53,7 +58,7 @@ pub use config::{ApiKey, Config, check_exposure};
 pub use error::{ApiError, ServeError};
 pub use limits::Limits;
 pub use system::{activated, confine};
-pub use worker::{Loaded, Loader};
+pub use worker::Loader;
 
 use crate::connection::Acceptor;
 use crate::limits::{LINGER, WRITE_TIMEOUT};
@@ -71,7 +76,7 @@ pub struct Server {
     /// Names of the models there are; the first is the default.
     pub models: Vec<String>,
     /// The model to begin with.
-    pub first: Option<(String, Loaded)>,
+    pub first: Option<(String, Engine)>,
     /// Loads the others.
     pub loader: Box<Loader>,
 }
@@ -92,8 +97,8 @@ pub fn run(
     };
     let shared = Arc::new(Shared::new(server.config, server.limits, server.models));
     let active = match server.first {
-        Some((name, loaded)) => Some(
-            Active::new(&name, loaded, &shared)
+        Some((name, engine)) => Some(
+            Active::new(&name, engine, &shared)
                 .map_err(|error| ServeError::Engine(error.to_string()))?,
         ),
         None => None,

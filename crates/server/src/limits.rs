@@ -19,6 +19,9 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(25);
 /// Between two signs of life in a stream while nothing is ready.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Tokens of a prompt that go through the model beside the tokens of others' answers, where nothing is
+/// read from the disk: a tenth of a second or so of theirs.
+pub const PIECE_TOKENS: usize = 64;
 /// Between two reports of how far a prompt is.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// After the last answer, before connections that idle are closed.

@@ -150,8 +150,10 @@ impl Metrics {
         let wait = get(&self.wait_us) / 1e6;
         gauge("lowtide_disk_wait_seconds_total", "counter", "Waited for the disk.", wait);
         gauge("lowtide_rss_bytes", "gauge", "Resident set.", memory.rss_bytes as f64);
-        let charge = charge_bytes().unwrap_or(0) as f64;
-        gauge("lowtide_charge_bytes", "gauge", "Charged to the control group.", charge);
+        if let Some(charge) = charge_bytes() {
+            let help = "Charged to the control group, where it is the server's own.";
+            gauge("lowtide_charge_bytes", "gauge", help, charge as f64);
+        }
         let budget = face.as_ref().map_or(0, |face| face.budget.total_bytes) as f64;
         gauge("lowtide_budget_bytes", "gauge", "The budget.", budget);
         self.histograms(&mut out, "lowtide_", "");
@@ -188,7 +190,9 @@ impl Metrics {
     }
 }
 
-/// What the control group of this process is charged.
+/// What this process is charged: its control group's charge, where nobody else is in the group. A
+/// login's or a machine's group says nothing of one process.
 pub fn charge_bytes() -> Option<u64> {
-    MemoryLimits::read().ok()?.own()?.usage_bytes
+    let limits = MemoryLimits::read().ok()?;
+    limits.own().filter(|group| group.is_ours_alone())?.usage_bytes
 }

@@ -23,6 +23,10 @@ pub struct ModelFace {
     pub layers: u32,
     /// Tokens that prompt and answer have together at most.
     pub context: usize,
+    /// Items of a hidden state: the dimensions of an embedding.
+    pub width: usize,
+    /// Answers that are made together.
+    pub sequences: usize,
     /// Logits a token gives.
     pub vocabulary: usize,
     /// Text to ids and back.
@@ -59,6 +63,8 @@ impl ModelFace {
             file_bytes: model.file_bytes(),
             layers: config.layers,
             context: engine.context(),
+            width: usize::try_from(config.embedding_length).unwrap_or(0),
+            sequences: engine.sequences(),
             vocabulary: engine.vocabulary_length(),
             tokenizer: model.shared_tokenizer(),
             format: Format::of(template.as_ref().map(ChatTemplate::source)),
@@ -92,11 +98,12 @@ impl ModelFace {
             "file_bytes": self.file_bytes,
             "layers": self.layers,
             "context": self.context,
+            "parallel": self.sequences,
             "budget": {
                 "total_bytes": budget.total_bytes,
                 "pinned_bytes": budget.pinned_bytes,
                 "ring_bytes": budget.ring_bytes,
-                "expert_cache_bytes": 0,
+                "expert_cache_bytes": budget.expert_cache_bytes,
                 "kv_bytes": fixed.kv_bytes,
                 "scratch_bytes": fixed.scratch_bytes,
                 "vocab_bytes": fixed.vocabulary_bytes,

@@ -70,15 +70,22 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the next job; waits for one. `None`: the queue is closed and empty.
-    pub fn pop(&self) -> Option<T> {
+    /// Takes the next job, if it is one that is wanted now. `wait`: waits for one to come.
+    pub fn take(&self, wait: bool, is_wanted: impl Fn(&T) -> bool) -> Taken<T> {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.next() {
-                return Some(job);
+            if let Some(next) = state.peek() {
+                // The others behind it wait for it: turns are kept.
+                return match is_wanted(next) {
+                    true => state.next().map_or(Taken::Nothing, Taken::Job),
+                    false => Taken::Nothing,
+                };
             }
             if state.closed {
-                return None;
+                return Taken::Closed;
+            }
+            if !wait {
+                return Taken::Nothing;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -113,7 +120,22 @@ impl<T> Queue<T> {
     }
 }
 
+/// What [`Queue::take`] gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken<T> {
+    /// A job.
+    Job(T),
+    /// None now.
+    Nothing,
+    /// None any more: the queue is closed and empty.
+    Closed,
+}
+
 impl<T> State<T> {
+    fn peek(&self) -> Option<&T> {
+        self.lanes.front()?.jobs.front().map(|(_, job)| job)
+    }
+
     fn next(&mut self) -> Option<T> {
         let mut lane = self.lanes.pop_front()?;
         let (_, job) = lane.jobs.pop_front()?;
@@ -136,7 +158,11 @@ mod tests {
             queue.push(client, id, id).unwrap();
         }
         queue.close();
-        let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).collect();
+        let next = || match queue.take(true, |_| true) {
+            Taken::Job(job) => Some(job),
+            Taken::Nothing | Taken::Closed => None,
+        };
+        let order: Vec<u64> = std::iter::from_fn(next).collect();
         assert_eq!(order, [10, 20, 30, 11, 21, 12]);
         assert_eq!(queue.push(1, 13, 13), Err(Refused::Closed));
     }
@@ -149,6 +175,19 @@ mod tests {
         assert_eq!(queue.push(3, 3, 3), Err(Refused::Full(2)));
         assert_eq!((queue.remove(1), queue.remove(1)), (Some(1), None));
         queue.push(3, 3, 3).unwrap();
-        assert_eq!((queue.pop(), queue.pop(), queue.waiting()), (Some(2), Some(3), 0));
+        let next = || queue.take(false, |_| true);
+        assert_eq!((next(), next(), queue.waiting()), (Taken::Job(2), Taken::Job(3), 0));
+        assert_eq!(next(), Taken::Nothing);
+    }
+
+    #[test]
+    fn what_is_not_wanted_now_keeps_its_turn() {
+        let queue = Queue::new(10);
+        queue.push(1, 1, 'b').unwrap();
+        queue.push(2, 2, 'a').unwrap();
+        assert_eq!(queue.take(true, |job| *job == 'a'), Taken::Nothing);
+        assert_eq!(queue.waiting(), 2);
+        assert_eq!(queue.take(false, |job| *job == 'b'), Taken::Job('b'));
+        assert_eq!(queue.take(false, |job| *job == 'a'), Taken::Job('a'));
     }
 }

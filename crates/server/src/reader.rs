@@ -1,6 +1,7 @@
 //! Reads an answer while it is being written: what is text, what is thought, what is a call.
 
-use crate::format::{Call, Format};
+use crate::calls::CallReader;
+use crate::format::Format;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,8 +10,10 @@ pub enum Delta {
     Text(String),
     /// Thought.
     Thought(String),
-    /// A whole call.
-    Call(Call),
+    /// A call of this function begins.
+    Call(String),
+    /// A piece of its arguments, as JSON text.
+    Arguments(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Reader {
     reads_thoughts: bool,
     mode: Mode,
     held: String,
+    /// What stands between the marks of a call.
+    call: CallReader,
     /// A call was read.
     called: bool,
 }
@@ -44,23 +49,23 @@ const AROUND_CALLS: [&str; 2] = ["<｜tool▁calls▁begin｜>", "<｜tool▁cal
 impl Reader {
     /// For a format. `reads_calls`: tools were offered. `thinks_at_once`: the prompt ends in the mark
     /// that begins a thought.
-    pub fn new(format: Format, reads_calls: bool, thinks_at_once: bool) -> Self {
-        let mode = if thinks_at_once { Mode::Thought } else { Mode::Start };
-        Self { format, reads_calls, reads_thoughts: true, mode, held: String::new(), called: false }
+    /// `single`: at most one call is taken.
+    pub fn new(format: Format, reads_calls: bool, single: bool, thinks_at_once: bool) -> Self {
+        Self {
+            format,
+            reads_calls,
+            reads_thoughts: true,
+            mode: if thinks_at_once { Mode::Thought } else { Mode::Start },
+            held: String::new(),
+            call: CallReader::new(format, single),
+            called: false,
+        }
     }
 
     /// Everything is text: an answer that a grammar of the user's made.
     pub fn plain() -> Self {
-        let held = String::new();
-        let format = Format::Told;
-        Self {
-            format,
-            reads_calls: false,
-            reads_thoughts: false,
-            mode: Mode::Text,
-            held,
-            called: false,
-        }
+        let own = Self::new(Format::Told, false, false, false);
+        Self { reads_thoughts: false, mode: Mode::Text, ..own }
     }
 
     /// Takes a piece of the answer.
@@ -162,28 +167,36 @@ impl Reader {
         }
     }
 
+    /// Hands on what stands between a call's marks, as far as it cannot be the end mark's beginning.
     fn call(&mut self, out: &mut Vec<Delta>) -> bool {
-        let end = self.format.marks().1;
-        let Some(at) = (!end.is_empty()).then(|| self.held.find(end)).flatten() else {
-            return false;
+        let ends: &[&str] = match self.format.marks().1 {
+            "" => &[],
+            _ if self.format == Format::Harmony => &["<|call|>", "<|end|>"],
+            end => &[end],
         };
-        let body = self.held[..at].to_owned();
-        let rest = self.held[at + end.len()..].to_owned();
-        self.end_call(&body, out);
-        self.held = rest;
-        self.mode = Mode::Text;
-        true
+        let held = std::mem::take(&mut self.held);
+        match find(&held, ends) {
+            Found::Mark(at, mark) => {
+                self.end_call(&held[..at], out);
+                // A channel's end is read as such.
+                let from = if self.format == Format::Harmony { at } else { at + mark.len() };
+                held[from..].clone_into(&mut self.held);
+                self.mode = Mode::Text;
+                true
+            }
+            Found::Perhaps(at) => {
+                self.call.push(&held[..at], out);
+                held[at..].clone_into(&mut self.held);
+                false
+            }
+        }
     }
 
-    /// A call's text is complete. What cannot be read as one is shown, not lost.
-    fn end_call(&mut self, body: &str, out: &mut Vec<Delta>) {
-        match self.format.read(body) {
-            Some(calls) => {
-                self.called = true;
-                out.extend(calls.into_iter().map(Delta::Call));
-            }
-            None => emit(Delta::Text, body, out),
-        }
+    /// A call's text is complete.
+    fn end_call(&mut self, rest: &str, out: &mut Vec<Delta>) {
+        self.call.push(rest, out);
+        self.call.finish(out);
+        self.called = self.call.has_called();
     }
 
     /// Channels: `analysis` is thought, `commentary` to a function is a call, the rest is text.
@@ -204,18 +217,11 @@ impl Reader {
             self.held.drain(..at + "<|message|>".len());
             return true;
         }
-        let held = std::mem::take(&mut self.held);
         if self.mode == Mode::Call {
             // The header is in it; the call ends with its mark, or with the answer.
-            let Some(at) = held.find("<|call|>").or_else(|| held.find("<|end|>")) else {
-                self.held = held;
-                return false;
-            };
-            self.end_call(&held[..at], out);
-            held[at..].clone_into(&mut self.held);
-            self.mode = Mode::Text;
-            return true;
+            return self.call(out);
         }
+        let held = std::mem::take(&mut self.held);
         let kind = if self.mode == Mode::Thought { Delta::Thought } else { Delta::Text };
         match find(&held, &ENDS) {
             Found::Mark(at, mark) => {

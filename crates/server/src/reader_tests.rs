@@ -5,7 +5,7 @@ use crate::reader::{Delta, Reader};
 
 /// Text, thought and calls of an answer, cut into pieces of `size` letters.
 fn read(format: Format, tools: bool, answer: &str, size: usize) -> (String, String, Vec<Call>) {
-    let mut reader = Reader::new(format, tools, false);
+    let mut reader = Reader::new(format, tools, false, false);
     let (mut text, mut thought, mut calls) = (String::new(), String::new(), Vec::new());
     let mut deltas = Vec::new();
     let letters: Vec<char> = answer.chars().collect();
@@ -17,7 +17,8 @@ fn read(format: Format, tools: bool, answer: &str, size: usize) -> (String, Stri
         match delta {
             Delta::Text(piece) => text.push_str(&piece),
             Delta::Thought(piece) => thought.push_str(&piece),
-            Delta::Call(call) => calls.push(call),
+            Delta::Call(name) => calls.push(Call { name, arguments: String::new() }),
+            Delta::Arguments(piece) => calls.last_mut().unwrap().arguments.push_str(&piece),
         }
     }
     (text, thought, calls)
@@ -27,7 +28,7 @@ fn read(format: Format, tools: bool, answer: &str, size: usize) -> (String, Stri
 type Case =
     (Format, &'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 20] = [
     (Format::Hermes, "Hello < world", "Hello < world", "", &[]),
     (Format::Hermes, "<think>\nhm\n</think>\n\nHi", "Hi", "\nhm", &[]),
     (
@@ -35,9 +36,51 @@ const CASES: [Case; 14] = [
         "Sure.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>",
         "Sure.",
         "",
-        &[("f", "{\"a\":1}"), ("g", "{}")],
+        &[("f", "{\"a\": 1}"), ("g", "{}")],
     ),
     (Format::Hermes, "<tool_call>no json</tool_call> x", "no json x", "", &[]),
+    (
+        Format::Hermes,
+        "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call>",
+        "",
+        "",
+        &[("f", "{\"a\":1}")],
+    ),
+    (
+        Format::Hermes,
+        "<tool_call>{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {}}}</tool_call>",
+        "",
+        "",
+        &[("f", "{}")],
+    ),
+    (
+        Format::Hermes,
+        "<tool_call>[{\"id\": \"1\", \"name\": \"f\", \"arguments\": {\"s\": \"}]\\\"{\"}}, {\"name\": \"g\", \"arguments\": \"{}\"}]</tool_call>",
+        "",
+        "",
+        &[("f", "{\"s\": \"}]\\\"{\"}"), ("g", "{}")],
+    ),
+    (
+        Format::Hermes,
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"cut\": \"o",
+        "",
+        "",
+        &[("f", "{\"cut\": \"o")],
+    ),
+    (
+        Format::Mistral,
+        "[TOOL_CALLS]f[CALL_ID]1[ARGS]{\"a\": 1}[TOOL_CALLS]g[ARGS]{}",
+        "",
+        "",
+        &[("f", "{\"a\": 1}"), ("g", "{}")],
+    ),
+    (
+        Format::Mistral,
+        "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", \"arguments\": {\"b\": 2}}]",
+        "",
+        "",
+        &[("f", "{}"), ("g", "{\"b\": 2}")],
+    ),
     (
         Format::Hermes,
         "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nx y\n</parameter>\n</function>\n</tool_call>",
@@ -50,7 +93,7 @@ const CASES: [Case; 14] = [
         "{\"name\": \"f\", \"parameters\": {\"a\": \"b\"}}",
         "",
         "",
-        &[("f", "{\"a\":\"b\"}")],
+        &[("f", "{\"a\": \"b\"}")],
     ),
     (
         Format::Llama3,
@@ -65,7 +108,7 @@ const CASES: [Case; 14] = [
         "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": [1]}}]",
         "",
         "",
-        &[("f", "{\"a\":[1]}")],
+        &[("f", "{\"a\": [1]}")],
     ),
     (
         Format::Mistral,
@@ -122,6 +165,71 @@ fn answers_are_read_the_same_however_they_are_cut() {
 }
 
 #[test]
+fn arguments_come_while_they_are_written() {
+    for (format, begin) in [
+        (Format::Hermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Os"),
+        (Format::Llama3, "{\"name\": \"f\", \"parameters\": {\"city\": \"Os"),
+        (Format::Mistral, "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"city\": \"Os"),
+        (Format::Mistral, "[TOOL_CALLS]f[ARGS]{\"city\": \"Os"),
+        (
+            Format::DeepSeek,
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"city\": \"Os",
+        ),
+        (
+            Format::Harmony,
+            "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"city\": \"Os",
+        ),
+    ] {
+        let mut reader = Reader::new(format, true, false, false);
+        let mut out = Vec::new();
+        reader.push(begin, &mut out);
+        let expected = [Delta::Call("f".into()), Delta::Arguments("{\"city\": \"Os".into())];
+        assert_eq!(out, expected, "{format:?}");
+    }
+}
+
+#[test]
+fn one_call_is_one_call() {
+    for (format, answer) in [
+        (
+            Format::Hermes,
+            "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call><tool_call>{\"name\": \"g\", \"arguments\": {}}</tool_call>",
+        ),
+        (
+            Format::Llama3,
+            "{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"g\", \"parameters\": {}}",
+        ),
+        (
+            Format::Mistral,
+            "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", \"arguments\": {}}]",
+        ),
+        (
+            Format::Hermes,
+            "<tool_call>[{\"arguments\": {}, \"name\": \"f\"}, {\"name\": \"g\", \"arguments\": {}}]</tool_call>",
+        ),
+    ] {
+        for size in [1, 4, 1000] {
+            let mut reader = Reader::new(format, true, true, false);
+            let mut out = Vec::new();
+            let letters: Vec<char> = answer.chars().collect();
+            for piece in letters.chunks(size) {
+                reader.push(&piece.iter().collect::<String>(), &mut out);
+            }
+            reader.finish(&mut out);
+            let arguments: String = out
+                .iter()
+                .map(|delta| match delta {
+                    Delta::Arguments(piece) => piece.as_str(),
+                    _ => "",
+                })
+                .collect();
+            assert_eq!((&out[0], arguments.as_str()), (&Delta::Call("f".into()), "{}"), "{answer}");
+            assert!(!out.contains(&Delta::Call("g".into())), "{answer}");
+        }
+    }
+}
+
+#[test]
 fn without_tools_a_call_is_text() {
     let answer = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
     assert_eq!(read(Format::Hermes, false, answer, 4).0, answer);
@@ -129,7 +237,7 @@ fn without_tools_a_call_is_text() {
 
 #[test]
 fn text_is_not_held_back_longer_than_a_mark_may_begin() {
-    let mut reader = Reader::new(Format::Hermes, true, false);
+    let mut reader = Reader::new(Format::Hermes, true, false, false);
     let mut out = Vec::new();
     reader.push("Hello wor", &mut out);
     assert_eq!(out, [Delta::Text("Hello wor".into())]);

@@ -77,7 +77,12 @@ impl Answer {
             match delta {
                 Delta::Text(text) => self.text.push_str(&text),
                 Delta::Thought(text) => self.thought.push_str(&text),
-                Delta::Call(call) => self.calls.push(call),
+                Delta::Call(name) => self.calls.push(Call { name, arguments: String::new() }),
+                Delta::Arguments(piece) => {
+                    if let Some(call) = self.calls.last_mut() {
+                        call.arguments.push_str(&piece);
+                    }
+                }
             }
         }
     }

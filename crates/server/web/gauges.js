@@ -51,7 +51,7 @@ export class BudgetGauge {
 
   event({ rss_bytes: rss, charge_bytes: charge, budget_bytes: budget }) {
     const total = budget || this.budget?.total_bytes || 1;
-    this.meters[0].set(charge, total, "not in a group with a limit: nothing counts it");
+    this.meters[0].set(charge, total, "the server is not alone in a control group: nothing counts it");
     this.meters[1].set(rss, total, "not known");
   }
 }

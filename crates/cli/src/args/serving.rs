@@ -42,6 +42,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 32, allow_hyphen_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queue: u16,
+    /// Answers that are made together: they share each reading of the weights, and each has a KV cache
+    /// of --ctx tokens [default: up to 16, in an eighth of the budget]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Option<u16>,
     /// A certificate chain (PEM) to serve with TLS
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,

@@ -7,8 +7,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use lowtide_engine::{Engine, LoadOptions, Sequences};
 use lowtide_mapping::MemoryLimits;
-use lowtide_server::{ApiKey, Config, Limits, Loaded, ServeError, Server, check_exposure};
+use lowtide_server::{ApiKey, Config, Limits, ServeError, Server, check_exposure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{BudgetOptions, Memory, ServeArgs};
@@ -17,6 +18,8 @@ use crate::load::{self, Expected};
 use crate::signals::Interruptible;
 use crate::store::Store;
 
+/// Answers that are made together where nothing is said.
+const PARALLEL_DEFAULT: usize = 16;
 /// File handles for what is not a connection.
 const OTHER_HANDLES: u64 = 64;
 
@@ -147,6 +150,7 @@ struct Models {
     paths: BTreeMap<String, OsString>,
     first: Option<String>,
     budget: BudgetOptions,
+    sequences: Sequences,
 }
 
 impl Models {
@@ -168,7 +172,11 @@ impl Models {
             paths.insert(name.clone(), model.clone());
             first = Some(name);
         }
-        Ok(Self { paths, first, budget: args.budget.clone() })
+        let sequences = match args.parallel {
+            Some(wanted) => Sequences::Exactly(usize::from(wanted)),
+            None => Sequences::AtMost(PARALLEL_DEFAULT),
+        };
+        Ok(Self { paths, first, budget: args.budget.clone(), sequences })
     }
 
     /// All names, the default first.
@@ -178,12 +186,13 @@ impl Models {
     }
 
     /// A model with all of the budget: what was loaded before has left.
-    fn load(&mut self, name: &str, caller_bytes: u64) -> Result<Loaded> {
+    fn load(&mut self, name: &str, caller_bytes: u64) -> Result<Engine> {
         let path = self.paths.get(name).with_context(|| format!("there is no model {name}"))?;
         let opened = load::open(path, &self.budget)?;
         let expected = Expected { caller_bytes, ..Expected::default() };
-        let loaded = opened.load(&self.budget, expected)?;
-        Ok(Loaded { engine: loaded.engine, session: loaded.session })
+        let options =
+            LoadOptions { sequences: self.sequences, ..load::options(&self.budget, expected) };
+        load::engine(opened.model, &self.budget, options)
     }
 }
 

@@ -262,12 +262,17 @@ impl Protocol for Stream {
             let delta = match delta {
                 Delta::Text(text) => json!({ "content": text }),
                 Delta::Thought(text) => json!({ "reasoning_content": text }),
-                Delta::Call(call) => {
+                Delta::Call(name) => {
                     let at = self.state[choice].calls;
                     self.state[choice].calls += 1;
                     let id = format!("call_{}_{choice}_{at}", &self.head.id[9..25]);
-                    let mut call = call_json(&call, id);
+                    let mut call = call_json(&Call { name, arguments: String::new() }, id);
                     call["index"] = json!(at);
+                    json!({ "tool_calls": [call] })
+                }
+                Delta::Arguments(piece) => {
+                    let at = self.state[choice].calls.saturating_sub(1);
+                    let call = json!({ "index": at, "function": { "arguments": piece } });
                     json!({ "tool_calls": [call] })
                 }
             };

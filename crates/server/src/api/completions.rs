@@ -44,6 +44,7 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
         max_tokens: request::max_tokens(&mut fields, &["max_tokens", "max_completion_tokens"])?
             .unwrap_or(TOKENS_DEFAULT),
         stop: request::stops(&mut fields, "stop")?,
+        end: None,
         sampling: request::sampling(&mut fields, &face.defaults, face.vocabulary)?,
         logprobs: logprobs.map(|top| top as usize),
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
@@ -207,8 +208,8 @@ impl Protocol for Wire {
         let text: String = deltas
             .into_iter()
             .map(|delta| match delta {
-                Delta::Text(text) | Delta::Thought(text) => text,
-                Delta::Call(call) => call.arguments,
+                Delta::Text(text) | Delta::Thought(text) | Delta::Arguments(text) => text,
+                Delta::Call(name) => name,
             })
             .collect();
         let logprobs = match logprob.filter(|_| self.logprobs) {

@@ -36,6 +36,11 @@ pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiE
         Some(_) => return Err(fields.error("pooling", "must be mean or last")),
     };
     let dimensions = fields.integer("dimensions", 1, 1 << 20)?;
+    if let Some(wanted) = dimensions.filter(|wanted| *wanted as usize != face.width) {
+        // The first so many of a vector mean something only where a model was trained for that.
+        let why = format!("is {wanted}, this model's vectors have {} and no fewer", face.width);
+        return Err(fields.error("dimensions", why));
+    }
     let input = fields.take("input").ok_or_else(|| fields.error("input", "is missing"))?;
     let own = Arc::clone(&face);
     let inputs = tokio::task::spawn_blocking(move || inputs(input, &own));
@@ -51,11 +56,6 @@ pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiE
             None => return Err(stopping()),
         }
     };
-    let length = vectors.first().map_or(0, Vec::len);
-    if dimensions.is_some_and(|wanted| wanted as usize != length) {
-        let why = format!("this model's vectors have {length} dimensions, no fewer");
-        return Err(ApiError::field("dimensions", why));
-    }
     let data: Vec<Value> = vectors
         .iter()
         .enumerate()

@@ -249,6 +249,7 @@ fn whole(head: &Head, collected: &Collected) -> Value {
 enum Block {
     Text,
     Thought,
+    Call,
 }
 
 struct Wire {
@@ -289,7 +290,7 @@ impl Wire {
             self.stop_block(out);
         }
         let (name, field, delta) = match kind {
-            Block::Text => ("text", "text", "text_delta"),
+            Block::Text | Block::Call => ("text", "text", "text_delta"),
             Block::Thought => ("thinking", "thinking", "thinking_delta"),
         };
         if self.open.is_none() {
@@ -322,17 +323,18 @@ impl Protocol for Wire {
             match delta {
                 Delta::Text(text) => self.text(Block::Text, &text, out),
                 Delta::Thought(text) => self.text(Block::Thought, &text, out),
-                Delta::Call(call) => {
+                Delta::Call(name) => {
                     if self.open.is_some() {
                         self.stop_block(out);
                     }
+                    let call = Call { name, arguments: String::new() };
                     let block = self.head.call(&call, self.calls, json!({}));
                     self.calls += 1;
                     self.start(&block, out);
-                    let delta =
-                        json!({ "type": "input_json_delta", "partial_json": call.arguments });
-                    self.delta(&delta, out);
-                    self.stop_block(out);
+                    self.open = Some(Block::Call);
+                }
+                Delta::Arguments(piece) => {
+                    self.delta(&json!({ "type": "input_json_delta", "partial_json": piece }), out);
                 }
             }
         }

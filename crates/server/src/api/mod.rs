@@ -94,12 +94,13 @@ fn prepare(face: &ModelFace, talk: Talk) -> Result<(Generate, Vec<Reader>), ApiE
     let rendered = conversation.render(face)?;
     check_length(rendered.ids.len(), face.context, "messages")?;
     let forced = matches!(choice, Choice::Any | Choice::Named(_));
-    let (constraint, calls) = constraint(face, &tools, forced, talk.parallel, shape.as_ref())?;
+    let (constraint, calls) = constraint(face, &tools, forced, shape.as_ref())?;
+    let single = !talk.parallel || forced;
     let room = face.context - rendered.ids.len();
     let thinks = rendered.thinks && constraint.is_none();
     let reader = || match (&constraint, calls) {
         (Some(_), false) => Reader::plain(),
-        _ => Reader::new(face.format, calls, thinks),
+        _ => Reader::new(face.format, calls, single, thinks),
     };
     let readers = (0..talk.choices).map(|_| reader()).collect();
     let generate = Generate {
@@ -107,6 +108,7 @@ fn prepare(face: &ModelFace, talk: Talk) -> Result<(Generate, Vec<Reader>), ApiE
         choices: talk.choices,
         max_tokens: talk.max_tokens.unwrap_or(room).min(room),
         stop: talk.stop,
+        end: Some(face.format.marks().1).filter(|end| calls && single && !end.is_empty()),
         sampling: talk.sampling,
         logprobs: talk.logprobs,
         ignore_eos: talk.ignore_eos,
@@ -121,7 +123,6 @@ fn constraint(
     face: &ModelFace,
     tools: &[Tool],
     forced: bool,
-    _parallel: bool,
     shape: Option<&Shape>,
 ) -> Result<(Option<Constraint>, bool), ApiError> {
     let calls = !tools.is_empty();

@@ -70,8 +70,14 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
     };
     let Begun { ticket, readers } = caller.begin(&face, talk).await?;
     if stream {
-        let wire =
-            Wire { head, sequence: 0, answer: Answer::default(), open: None, output: vec![] };
+        let wire = Wire {
+            head,
+            sequence: 0,
+            answer: Answer::default(),
+            open: None,
+            call: None,
+            output: vec![],
+        };
         return Ok(respond(ticket, readers, Box::new(wire)));
     }
     let mut collected = collect(ticket, readers).await?;
@@ -242,6 +248,8 @@ struct Wire {
     answer: Answer,
     /// Text of the message that is being written.
     open: Option<String>,
+    /// The call that is being written.
+    call: Option<Call>,
     /// Items that are complete.
     output: Vec<Value>,
 }
@@ -307,23 +315,33 @@ impl Wire {
         self.item_done(item, out);
     }
 
-    fn call(&mut self, call: &Call, out: &mut Frames) {
+    fn begin_call(&mut self, name: String, out: &mut Frames) {
+        let call = Call { name, arguments: String::new() };
         let index = self.output.len();
-        let empty = Call { name: call.name.clone(), arguments: String::new() };
-        let item = self.head.call(&empty, index, "in_progress");
-        let id = item["id"].clone();
-        self.event(
-            "response.output_item.added",
-            json!({ "output_index": index, "item": item }),
-            out,
-        );
-        let data = json!({ "item_id": id, "output_index": index, "delta": call.arguments });
+        let item = self.head.call(&call, index, "in_progress");
+        let data = json!({ "output_index": index, "item": item });
+        self.event("response.output_item.added", data, out);
+        self.call = Some(call);
+    }
+
+    fn arguments(&mut self, piece: &str, out: &mut Frames) {
+        let Some(call) = &mut self.call else { return };
+        call.arguments.push_str(piece);
+        let index = self.output.len();
+        let id = self.head.item_id("fc", index);
+        let data = json!({ "item_id": id, "output_index": index, "delta": piece });
         self.event("response.function_call_arguments.delta", data, out);
+    }
+
+    fn close_call(&mut self, out: &mut Frames) {
+        let Some(call) = self.call.take() else { return };
+        let index = self.output.len();
+        let id = self.head.item_id("fc", index);
         let data = json!({
             "item_id": id, "output_index": index, "name": call.name, "arguments": call.arguments,
         });
         self.event("response.function_call_arguments.done", data, out);
-        let item = self.head.call(call, index, "completed");
+        let item = self.head.call(&call, index, "completed");
         self.item_done(item, out);
     }
 }
@@ -348,19 +366,23 @@ impl Protocol for Wire {
                 Delta::Thought(text) => self.answer.thought.push_str(&text),
                 Delta::Text(text) => {
                     self.close_thought(out);
+                    self.close_call(out);
                     self.text(&text, out);
                 }
-                Delta::Call(call) => {
+                Delta::Call(name) => {
                     self.close_thought(out);
+                    self.close_call(out);
                     self.close(out);
-                    self.call(&call, out);
+                    self.begin_call(name, out);
                 }
+                Delta::Arguments(piece) => self.arguments(&piece, out),
             }
         }
     }
 
     fn ended(&mut self, _choice: usize, finish: &Finish, out: &mut Frames) {
         self.close_thought(out);
+        self.close_call(out);
         self.close(out);
         self.answer.finish = Some(finish.clone());
     }
