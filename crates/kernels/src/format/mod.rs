@@ -7,7 +7,7 @@
 pub mod blocks;
 pub mod canonical;
 pub mod dequantize;
-mod grids;
+pub(crate) mod grids;
 pub(crate) mod quants;
 
 pub use dequantize::dequantize;

@@ -26,43 +26,47 @@ use unpack::Unpack;
 const COLUMNS: usize = 4;
 
 /// Computes the rows; with AVX-512 the columns pass over tiles of 16 rows at a time.
-pub(super) fn rows(_: Avx2, wide: Option<Avx512>, job: RowJob<'_>, tile: &mut Tile) {
+pub(super) fn rows(avx2: Avx2, wide: Option<Avx512>, job: RowJob<'_>, tile: &mut Tile) {
     // SAFETY: the token proves that the CPU has the instructions.
-    unsafe { rows_of_format(job, wide, tile) }
+    unsafe { rows_of_format(job, avx2, wide, tile) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows_of_format(job: RowJob<'_>, wide: Option<Avx512>, tile: &mut Tile) {
+fn rows_of_format(job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, tile: &mut Tile) {
     match job.format {
         Format::F32 => float::rows::<float::Single>(job),
         Format::F16 => float::rows::<float::Half>(job),
         Format::BF16 => float::rows::<float::Brain>(job),
-        format => with_block!(format, B => block_rows::<B>(job, wide, tile), float => {}),
+        format => with_block!(format, B => block_rows::<B>(job, avx2, wide, tile), float => {}),
     }
 }
 
 /// Computes the rows, from the first on, that need no tile; returns how many.
-fn direct_rows(job: &mut RowJob<'_>, token: Avx512) -> usize {
+fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, wide: Option<Avx512>) -> usize {
     match job.format {
-        Format::Q4_0 => direct::rows::<blocks::Q4_0>(token, job),
-        Format::Q4_1 => direct::rows::<blocks::Q4_1>(token, job),
-        Format::Q8_0 => direct::rows::<blocks::Q8_0>(token, job),
-        Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(token, job),
-        Format::MXFP4 => direct::rows::<blocks::MXFP4>(token, job),
-        Format::Q4_K => direct::rows::<blocks::Q4K>(token, job),
-        Format::Q5_K => direct::rows::<blocks::Q5K>(token, job),
-        Format::Q6_K => direct::rows::<blocks::Q6K>(token, job),
-        Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(token, job),
+        Format::Q4_0 => direct::rows::<blocks::Q4_0>(avx2, wide, job),
+        Format::Q4_1 => direct::rows::<blocks::Q4_1>(avx2, wide, job),
+        Format::Q5_0 => direct::rows::<blocks::Q5_0>(avx2, wide, job),
+        Format::Q5_1 => direct::rows::<blocks::Q5_1>(avx2, wide, job),
+        Format::Q8_0 => direct::rows::<blocks::Q8_0>(avx2, wide, job),
+        Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(avx2, wide, job),
+        Format::MXFP4 => direct::rows::<blocks::MXFP4>(avx2, wide, job),
+        Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(avx2, wide, job),
+        Format::Q4_K => direct::rows::<blocks::Q4K>(avx2, wide, job),
+        Format::Q5_K => direct::rows::<blocks::Q5K>(avx2, wide, job),
+        Format::Q6_K => direct::rows::<blocks::Q6K>(avx2, wide, job),
+        Format::IQ2_XXS => direct::rows::<blocks::IQ2XXS>(avx2, wide, job),
+        Format::IQ2_XS => direct::rows::<blocks::IQ2XS>(avx2, wide, job),
+        Format::IQ2_S => direct::rows::<blocks::IQ2S>(avx2, wide, job),
+        Format::IQ3_XXS => direct::rows::<blocks::IQ3XXS>(avx2, wide, job),
+        Format::IQ3_S => direct::rows::<blocks::IQ3S>(avx2, wide, job),
         _ => 0,
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn block_rows<B: Unpack>(mut job: RowJob<'_>, wide: Option<Avx512>, tile: &mut Tile) {
-    let done = match wide {
-        Some(token) if job.x.cols() == 1 => direct_rows(&mut job, token),
-        _ => 0,
-    };
+fn block_rows<B: Unpack>(mut job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, tile: &mut Tile) {
+    let done = if job.x.cols() == 1 { direct_rows(&mut job, avx2, wide) } else { 0 };
     // Vectors of 16 rows pay if there are columns to share them.
     let wide = wide.filter(|_| job.x.cols() > DECODE_COLS);
     for first in (done..job.rows.len()).step_by(16) {

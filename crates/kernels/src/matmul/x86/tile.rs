@@ -1,4 +1,5 @@
 //! Unpacked weights of 16 rows, and asking for the next rows in time.
+#![allow(unsafe_code, reason = "vectors of zeros, and prefetches")]
 
 use std::arch::x86_64::*;
 
@@ -24,10 +25,6 @@ pub(super) struct Block16 {
 }
 
 impl Block16 {
-    #[allow(
-        unsafe_code,
-        reason = "there is no safe constructor of vectors outside target features"
-    )]
     fn zero() -> Block16 {
         // SAFETY: all fields are vectors of numbers, for which zero bytes are values.
         unsafe { std::mem::zeroed() }
@@ -83,15 +80,16 @@ impl Next {
 
     /// Asks for the next `bytes` bytes. They may lie past the end of the weights: a prefetch of memory
     /// that is not there does nothing.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     pub(super) fn prefetch(&mut self, bytes: usize) {
         for line in (0..bytes).step_by(64) {
             let address = self.address.wrapping_add(line);
             if self.near {
-                _mm_prefetch::<_MM_HINT_T0>(address);
+                // SAFETY: every x86-64 CPU has SSE, and a prefetch reads nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
             } else {
-                _mm_prefetch::<_MM_HINT_T1>(address);
+                // SAFETY: as above.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(address) };
             }
         }
         self.address = self.address.wrapping_add(bytes);

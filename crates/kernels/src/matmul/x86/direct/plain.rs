@@ -1,0 +1,177 @@
+//! Formats of 32 weights to a block, and `IQ4_XS`: 4-bit codes, as they are or of a table, and bytes.
+
+use super::super::tile::Next;
+use super::wide::Wide;
+use super::{Direct, Rows, high, low, step, without};
+use crate::format::blocks;
+use crate::quantize::XBlock;
+
+direct! { Q4_0 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 18 bytes.
+    let codes = unsafe { rows.quads(w, 2) };
+    // SAFETY: as above.
+    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
+    let [a, b] = without(8, x);
+    let isum = w.dot::<4>(w.words(a + b), four!(|Q| low(w, codes[Q])), x, 0);
+    step(w, w.dot::<4>(isum, four!(|Q| high(w, codes[Q])), x, 4), d, x, sum)
+} }
+
+direct! { Q4_1 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 20 bytes.
+    let codes = unsafe { rows.quads(w, 4) };
+    // SAFETY: as above.
+    let pairs = unsafe { w.words_at::<4>(rows, 0) };
+    let (d, min) = (w.halves(pairs), w.halves(w.right32(pairs, 16)));
+    let isum = w.dot::<4>(w.words(0), four!(|Q| low(w, codes[Q])), x, 0);
+    let sum = step(w, w.dot::<4>(isum, four!(|Q| high(w, codes[Q])), x, 4), d, x, sum);
+    w.fma(min, w.floats(x.s), sum)
+} }
+
+direct! { Q5_0 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 22 bytes.
+    let codes = unsafe { rows.quads(w, 6) };
+    // SAFETY: as above.
+    let fifth = unsafe { w.words_at::<4>(rows, 2) };
+    // SAFETY: as above.
+    let d = w.halves(unsafe { w.words_at::<2>(rows, 0) });
+    let [a, b] = without(16, x);
+    step(w, five_bits(w, w.words(a + b), codes, fifth, x), d, x, sum)
+} }
+
+direct! { Q5_1 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 24 bytes.
+    let codes = unsafe { rows.quads(w, 8) };
+    // SAFETY: as above.
+    let fifth = unsafe { w.words_at::<4>(rows, 4) };
+    // SAFETY: as above.
+    let pairs = unsafe { w.words_at::<4>(rows, 0) };
+    let (d, min) = (w.halves(pairs), w.halves(w.right32(pairs, 16)));
+    let sum = step(w, five_bits(w, w.words(0), codes, fifth, x), d, x, sum);
+    w.fma(min, w.floats(x.s), sum)
+} }
+
+direct! { Q8_0 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 34 bytes.
+    let first = unsafe { rows.quads(w, 2) };
+    // SAFETY: as above.
+    let last = unsafe { rows.quads(w, 18) };
+    // SAFETY: as above.
+    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
+    let isum = w.dot_signed(w.signed_start(x), four!(|Q| w.raise(first[Q])), x, 0);
+    step(w, w.dot_signed(isum, four!(|Q| w.raise(last[Q])), x, 4), d, x, sum)
+} }
+
+direct! { IQ4NL 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 18 bytes.
+    let codes = unsafe { rows.quads(w, 2) };
+    // SAFETY: as above.
+    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
+    step(w, table_dot(w, codes, w.table(&blocks::IQ4_VALUES), x), d, x, sum)
+} }
+
+direct! { MXFP4 1 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>());
+    let x = &x[0];
+    // SAFETY: the block has 17 bytes.
+    let codes = unsafe { rows.quads(w, 1) };
+    // SAFETY: as above.
+    let e = w.and(unsafe { w.words_at::<2>(rows, 0) }, w.words(255));
+    let table = w.broadcast(&FP4_RAISED);
+    let [a, b] = without(FP4_RAISE, x);
+    let isum = w.words(a + b);
+    let isum = w.dot::<5>(isum, four!(|Q| w.look_up(table, low(w, codes[Q]))), x, 0);
+    let isum = w.dot::<5>(isum, four!(|Q| w.look_up(table, high(w, codes[Q]))), x, 4);
+    step(w, isum, w.power(e), x, sum)
+} }
+
+direct! { IQ4XS 8 |w, rows, x, next, sum| {
+    // SAFETY: the block has 136 bytes.
+    let [pairs, scales_low, ..] = unsafe { rows.quads(w, 0) };
+    let d = w.halves(pairs);
+    let scales_high = w.right32(pairs, 16);
+    let table = w.table(&blocks::IQ4_VALUES);
+    let mut sum = sum;
+    for (g, x) in x.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 8);
+        // SAFETY: as above.
+        let codes = unsafe { rows.quads(w, 8 + 16 * g) };
+        let bottom = w.and(w.right32(scales_low, 4 * g), w.words(15));
+        let top = w.and(w.right32(scales_high, 2 * g), w.words(3));
+        let scale = w.sub(w.or(bottom, w.left32(top, 4)), w.words(32));
+        sum = step(w, w.mul(table_dot(w, codes, table, x), scale), d, x, sum);
+    }
+    sum
+} }
+
+/// What the values of 4-bit floats are raised by so that none has a sign: five bits hold them then.
+const FP4_RAISE: i32 = 12;
+
+const FP4_RAISED: [i8; 16] = {
+    let mut values = blocks::FP4_VALUES;
+    let mut i = 0;
+    while i < 16 {
+        values[i] += FP4_RAISE as i8;
+        i += 1;
+    }
+    values
+};
+
+/// The exact sum for 4-bit codes of values in a [raised](Wide::table) table, first the low halves.
+#[inline(always)]
+fn table_dot<W: Wide>(w: W, codes: [W::I; 4], table: W::I, x: &XBlock) -> W::I {
+    let isum = w.signed_start(x);
+    let isum = w.dot_signed(isum, four!(|Q| w.look_up(table, low(w, codes[Q]))), x, 0);
+    w.dot_signed(isum, four!(|Q| w.look_up(table, high(w, codes[Q]))), x, 4)
+}
+
+/// Byte `i` of each 32 bits, four times.
+const FOUR_TIMES: [[i8; 16]; 4] = {
+    let mut all = [[0; 16]; 4];
+    let mut at = 0;
+    while at < 64 {
+        all[at / 16][at % 16] = (at % 16 / 4 * 4 + at / 16) as i8;
+        at += 1;
+    }
+    all
+};
+
+/// Adds to `start` the products of codes whose low four bits are halves of bytes, first the low ones, and whose fifth
+/// bits are in one word of each row, bit `i` that of code `i`.
+#[inline(always)]
+fn five_bits<W: Wide>(w: W, start: W::I, codes: [W::I; 4], fifth: W::I, x: &XBlock) -> W::I {
+    // Byte j of `shifted` has the low four bits of byte j of `fifth` on top.
+    let shifted = w.left32(fifth, 4);
+    let (mask, bit) = (w.words(0x8040_2010_u32.cast_signed()), w.bytes(16));
+    let isum = w.dot::<5>(
+        start,
+        four!(|Q| {
+            let source = if Q.is_multiple_of(2) { shifted } else { fifth };
+            let spread = w.and(w.look_up(source, w.broadcast(&FOUR_TIMES[Q / 2])), mask);
+            w.or(low(w, codes[Q]), w.min_bytes(spread, bit))
+        }),
+        x,
+        0,
+    );
+    w.dot::<5>(
+        isum,
+        four!(|Q| {
+            let source = if Q.is_multiple_of(2) { shifted } else { fifth };
+            let spread = w.and(w.look_up(source, w.broadcast(&FOUR_TIMES[2 + Q / 2])), mask);
+            w.or(high(w, codes[Q]), w.min_bytes(spread, bit))
+        }),
+        x,
+        4,
+    )
+}
