@@ -12,12 +12,56 @@ BINARY = os.environ["LOWTIDE_BINARY"]
 MODEL = os.environ["LOWTIDE_MODEL"]
 
 
+class Group:
+    """A memory control group of its own for a server, with a limit: version 1 or 2, as root."""
+
+    def __init__(self, limit):
+        self.v1 = os.path.isdir("/sys/fs/cgroup/memory")
+        self.path = f"/sys/fs/cgroup/{'memory/' if self.v1 else ''}lowtide-test-{os.getpid()}"
+        os.mkdir(self.path)
+        self.write("memory.limit_in_bytes" if self.v1 else "memory.max", limit)
+
+    def write(self, name, value):
+        with open(f"{self.path}/{name}", "w") as file:
+            file.write(str(value))
+
+    def read(self, name):
+        with open(f"{self.path}/{name}") as file:
+            return file.read()
+
+    def enter(self):
+        self.write("cgroup.procs", os.getpid())
+
+    def event(self, name, key):
+        return int(re.search(rf"^{key} (\d+)$", self.read(name), re.M)[1])
+
+    def peak_bytes(self):
+        return int(self.read("memory.max_usage_in_bytes" if self.v1 else "memory.peak"))
+
+    def hits(self):
+        return int(self.read("memory.failcnt")) if self.v1 else self.event("memory.events", "max")
+
+    def kills(self):
+        return self.event("memory.oom_control" if self.v1 else "memory.events", "oom_kill")
+
+    def close(self):
+        os.rmdir(self.path)
+
+
+def evict(path):
+    """The file leaves the page cache, so that whoever reads it next is charged for it."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class Server:
     """A server on a free port; a context manager that stops it with SIGTERM and checks its status."""
 
-    def __init__(self, *args, model=MODEL):
+    def __init__(self, *args, model=MODEL, group=None):
         command = [BINARY, "serve", model, "--port", "0", *args]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        enter = group.enter if group else None
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=enter)
         head = [self.process.stdout.readline() for _ in range(3)]
         found = re.search(r"http://([\d.]+):(\d+)", "".join(head))
         if not found:

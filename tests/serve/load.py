@@ -3,12 +3,13 @@
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import socket
 import threading
 import time
 
-from common import Server, percentile
+from common import MODEL, Group, Server, evict, percentile
 
 BUDGET = 1_000_000_000
 ARGS = ("--memory", str(BUDGET), "--ctx", "1024")
@@ -18,11 +19,17 @@ def chat_body(tokens, stream=False, text="Count to ten."):
     return {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream, "ignore_eos": True}
 
 
-def crowd(seconds, clients=64):
-    """So many clients at once: what is accepted is answered, the rest is told 429 with Retry-After."""
+def crowd(seconds, budget, parallel, clients=64):
+    """So many clients at once: what is accepted is answered, the rest is told 429 with Retry-After. As root the server has
+    a control group whose limit is the budget: nothing may be killed, and the charge never needs the limit to hold it."""
     counts, wrong, lock = {}, [], threading.Lock()
-    end = time.monotonic() + seconds
-    with Server(*ARGS) as server:
+    group = Group(budget) if os.geteuid() == 0 else None
+    args = ("--memory", str(budget), "--ctx", "1024", *(("--parallel", str(parallel)) if parallel else ()))
+    evict(MODEL)
+    with Server(*args, group=group) as server:
+        props = json.loads(server.request("GET", "/props")[2])
+        end = time.monotonic() + seconds
+
         def client(number):
             while time.monotonic() < end:
                 body = chat_body(16, text=f"Client {number} counts.") | {"user": f"u{number}"}
@@ -43,9 +50,17 @@ def crowd(seconds, clients=64):
             peak = max(peak, server.rss_bytes())
             time.sleep(0.5)
         assert not wrong, wrong[:3]
-        assert peak <= BUDGET, f"{peak} bytes resident, the budget is {BUDGET}"
+        assert peak <= budget, f"{peak} bytes resident, the budget is {budget}"
         assert server.metric("lowtide_requests_waiting") == 0 == server.metric("lowtide_requests_running")
-    print(f"crowd: {clients} clients, {seconds} s: {counts}, peak RSS {peak / 1e6:.0f} MB of {BUDGET / 1e6:.0f} MB")
+        tokens = server.metric("lowtide_generated_tokens_total")
+    charged = "no control group of its own (not root)"
+    if group:
+        charged = f"charged at most {group.peak_bytes() / 1e6:.0f} MB, limit hit {group.hits()} times, {group.kills()} kills"
+        kills, over = group.kills(), group.peak_bytes() > budget
+        group.close()
+        assert kills == 0 and not over, charged
+    print(f"crowd: {clients} clients, {seconds} s, {props['parallel']} answers together: {counts}, {tokens / seconds:.0f} tokens/s; "
+          f"of {budget / 1e6:.0f} MB: resident at most {peak / 1e6:.0f} MB, {charged}", flush=True)
 
 
 def leave(times=1000):
@@ -204,10 +219,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["crowd", "leave", "stop", "slow", "all"])
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--memory", type=int, default=BUDGET)
+    parser.add_argument("--parallel", type=int)
     parser.add_argument("--times", type=int, default=1000)
     options = parser.parse_args()
     if options.what in ("crowd", "all"):
-        crowd(options.seconds)
+        crowd(options.seconds, options.memory, options.parallel)
     if options.what in ("leave", "all"):
         leave(options.times)
     if options.what in ("stop", "all"):

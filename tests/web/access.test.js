@@ -3,25 +3,11 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
-import { answered, ask, launch, needsMock, openPage, REAL_URL, shot, startMock } from "./page.js";
+import { test } from "node:test";
+import { answered, ask, needsMock, shot, stage } from "./page.js";
 
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-let browser;
-let mock;
-let url = REAL_URL;
-
-before(async () => {
-  browser = await launch();
-  if (!REAL_URL) {
-    mock = await startMock("--layout", "dense", "--tokens-per-s", "400");
-    url = mock.url;
-  }
-});
-after(async () => {
-  await browser.close();
-  mock?.stop();
-});
+const site = stage("--layout", "dense", "--tokens-per-s", "400");
 
 /** What axe finds, in words. The debugger may run scripts that the page's policy forbids to the page. */
 async function violations(page) {
@@ -32,7 +18,7 @@ async function violations(page) {
 
 for (const colorScheme of ["light", "dark"]) {
   test(`${colorScheme}: axe finds nothing, empty, full, and in a dialog`, async () => {
-    const { page, context, problems } = await openPage(browser, url, { colorScheme });
+    const { page, context, problems } = await site.open({ colorScheme });
     await page.waitForSelector('#tide-link[data-state="live"]');
     assert.deepEqual(await violations(page), []);
     await ask(page, "kitchen sink");
@@ -53,7 +39,7 @@ for (const colorScheme of ["light", "dark"]) {
 
 for (const width of [320, 390, 768]) {
   test(`${width} pixels wide: nothing sticks out, everything can be reached`, async () => {
-    const { page, context, problems } = await openPage(browser, url, { viewport: { width, height: 720 }, hasTouch: true, isMobile: true });
+    const { page, context, problems } = await site.open({ viewport: { width, height: 720 }, hasTouch: true, isMobile: true });
     const fits = async (what) => {
       const wide = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
       assert.ok(wide[0] <= wide[1], `${what}: ${wide[0]} > ${wide[1]}`);
@@ -89,7 +75,7 @@ for (const width of [320, 390, 768]) {
 }
 
 test("the keyboard alone: skip, write, stop, retry, edit, versions, settings, tide, delete", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent ?? "");
   const tabTo = async (name, key = "Tab") => {
     for (let press = 0; press < 60; press += 1) {
@@ -141,7 +127,7 @@ test("the keyboard alone: skip, write, stop, retry, edit, versions, settings, ti
 });
 
 test("the theme follows the system until it is chosen, and the choice is kept", async () => {
-  const { page, context } = await openPage(browser, url, { colorScheme: "dark" });
+  const { page, context } = await site.open({ colorScheme: "dark" });
   const theme = () => page.evaluate(() => document.documentElement.dataset.theme);
   assert.equal(await theme(), "dark");
   await page.emulateMedia({ colorScheme: "light" });
@@ -156,7 +142,7 @@ test("the theme follows the system until it is chosen, and the choice is kept", 
 });
 
 test("less motion: no animation runs, and no trace glows", needsMock, async () => {
-  const { page, context } = await openPage(browser, url, { reducedMotion: "reduce" });
+  const { page, context } = await site.open({ reducedMotion: "reduce" });
   await ask(page, "a long one");
   await page.waitForSelector(".message.answer.writing");
   assert.equal(await page.evaluate(() => document.getAnimations().length), 0);

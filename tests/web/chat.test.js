@@ -1,27 +1,13 @@
 // Chat: streaming, stop, edit, retry, thoughts, slow prompts, settings.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { answered, ask, launch, needsMock, openPage, REAL_URL, shot, startMock } from "./page.js";
+import { test } from "node:test";
+import { answered, ask, needsMock, shot, stage } from "./page.js";
 
-let browser;
-let mock;
-let url = REAL_URL;
-
-before(async () => {
-  browser = await launch();
-  if (!REAL_URL) {
-    mock = await startMock();
-    url = mock.url;
-  }
-});
-after(async () => {
-  await browser.close();
-  mock?.stop();
-});
+const site = stage();
 
 test("an answer arrives bit by bit, with its statistics, and nothing is complained about", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await page.waitForFunction(() => document.querySelector("#model-line").textContent.includes("budget"));
   await shot(page, "start-light");
   await ask(page, "Explain memory mapping to someone who knows what a file is.");
@@ -42,7 +28,7 @@ test("an answer arrives bit by bit, with its statistics, and nothing is complain
 });
 
 test("the request carries the conversation, the system prompt and the settings, and no more", needsMock, async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await page.locator("#settings-open").click();
   await page.locator("#system").fill("Answer in one line.");
   await page.locator("#set-temperature").fill("0.25");
@@ -58,7 +44,7 @@ test("the request carries the conversation, the system prompt and the settings, 
   await answered(page);
   await ask(page, "two");
   await answered(page);
-  const { bodies } = await mock.state();
+  const { bodies } = await site.mock.state();
   const last = bodies.at(-1);
   assert.deepEqual(last.messages.map(({ role }) => role), ["system", "user", "assistant", "user"]);
   assert.equal(last.messages[0].content, "Answer in one line.");
@@ -74,7 +60,7 @@ test("the request carries the conversation, the system prompt and the settings, 
 });
 
 test("Escape stops an answer, keeps what came, and the server stops too", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "Write a long answer about the sea, at least a thousand words.");
   await page.waitForFunction(() => document.querySelector(".message.answer > .text")?.textContent.length > 20);
   await page.keyboard.press("Escape");
@@ -84,13 +70,13 @@ test("Escape stops an answer, keeps what came, and the server stops too", async 
   assert.equal(await answer.locator(".note").textContent(), "Stopped.");
   await page.waitForTimeout(600);
   assert.equal(await answer.locator("> .text").textContent(), kept, "nothing more came");
-  if (mock) assert.equal((await mock.state()).running, 0);
+  if (site.mock) assert.equal((await site.mock.state()).running, 0);
   assert.deepEqual(problems(), []);
   await context.close();
 });
 
 test("a message edited becomes a second version; both can be seen again", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "Say the word apple.");
   await answered(page);
   await page.locator(".message.user").hover();
@@ -110,13 +96,13 @@ test("a message edited becomes a second version; both can be seen again", async 
 });
 
 test("an answer asked again is a second version", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "Say something.");
   const first = await (await answered(page)).locator("> .text").textContent();
   await page.getByRole("button", { name: "Answer again" }).click();
   await answered(page);
   assert.match(await page.locator(".message.answer .versions").textContent(), /2 of 2/);
-  if (mock) assert.notEqual(await page.locator(".message.answer > .text").textContent(), first);
+  if (site.mock) assert.notEqual(await page.locator(".message.answer > .text").textContent(), first);
   await page.getByRole("button", { name: "Earlier version" }).click();
   assert.equal(await page.locator(".message.answer > .text").textContent(), first);
   assert.deepEqual(problems(), []);
@@ -124,7 +110,7 @@ test("an answer asked again is a second version", async () => {
 });
 
 test("a slow prompt shows how far it is read", needsMock, async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "slow prefill, please");
   await page.waitForSelector(".state progress");
   assert.match(await page.locator(".state").textContent(), /Reading the prompt: [\d,]+ of 2,048 tokens/);
@@ -136,7 +122,7 @@ test("a slow prompt shows how far it is read", needsMock, async () => {
 });
 
 test("thoughts are open while they come and folded afterwards", needsMock, async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "think about it");
   await page.waitForFunction(() => document.querySelector(".thought")?.open);
   await answered(page);
@@ -150,7 +136,7 @@ test("thoughts are open while they come and folded afterwards", needsMock, async
 });
 
 test("an answer cut at the limit says so", needsMock, async () => {
-  const { page, context } = await openPage(browser, url);
+  const { page, context } = await site.open();
   await ask(page, "run into the limit");
   const answer = await answered(page);
   assert.match(await answer.locator(".note").textContent(), /limit of tokens/);
@@ -158,7 +144,7 @@ test("an answer cut at the limit says so", needsMock, async () => {
 });
 
 test("reading further up is not disturbed by what arrives below", needsMock, async () => {
-  const { page, context } = await openPage(browser, url, { viewport: { width: 1200, height: 560 } });
+  const { page, context } = await site.open({ viewport: { width: 1200, height: 560 } });
   await ask(page, "a long one");
   const scroll = page.locator("#thread-scroll");
   await page.waitForFunction(() => document.querySelectorAll(".message.answer > .text > p").length > 12);

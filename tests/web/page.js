@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
+import { after, before } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -54,6 +55,25 @@ export async function openPage(browser, url, { expected = [], path = "/", ...opt
   await page.goto(url + path);
   await page.waitForSelector("#composer-text");
   return { page, context, problems: () => problems };
+}
+
+/**
+ * What the tests of a file share: a browser, and a stand-in server made with these options, or the server at
+ * LOWTIDE_URL. `open` gives a watched page.
+ */
+export function stage(...options) {
+  const own = { browser: null, mock: null, url: REAL_URL, open: (settings) => openPage(own.browser, own.url, settings) };
+  before(async () => {
+    own.browser = await launch();
+    if (REAL_URL) return;
+    own.mock = await startMock(...options);
+    own.url = own.mock.url;
+  });
+  after(async () => {
+    await own.browser?.close();
+    own.mock?.stop();
+  });
+  return own;
 }
 
 /** Sends a message by the keyboard. */

@@ -5,30 +5,16 @@ import { readFile, writeFile } from "node:fs/promises";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import { answered, ask, launch, needsMock, openPage, REAL_URL, startMock } from "./page.js";
+import { test } from "node:test";
+import { answered, ask, needsMock, stage } from "./page.js";
 
 const folder = mkdtempSync(join(tmpdir(), "lowtide-web-"));
-let browser;
-let mock;
-let url = REAL_URL;
-
-before(async () => {
-  browser = await launch();
-  if (!REAL_URL) {
-    mock = await startMock();
-    url = mock.url;
-  }
-});
-after(async () => {
-  await browser.close();
-  mock?.stop();
-});
+const site = stage();
 
 const titles = (page) => page.locator(".conversation .open").allTextContents();
 
 test("a reload brings back the conversation, the list and the draft", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "First conversation.");
   await answered(page);
   const said = await page.locator(".message.answer > .text").textContent();
@@ -47,7 +33,7 @@ test("a reload brings back the conversation, the list and the draft", async () =
 });
 
 test("a reload in the middle of an answer keeps what had come", needsMock, async () => {
-  const { page, context } = await openPage(browser, url);
+  const { page, context } = await site.open();
   await ask(page, "a long one");
   await page.waitForTimeout(2500);
   await page.reload();
@@ -59,7 +45,7 @@ test("a reload in the middle of an answer keeps what had come", needsMock, async
 });
 
 test("rename, delete and undo", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   await ask(page, "To be renamed.");
   await answered(page);
   await page.locator(".conversation .open").focus();
@@ -82,7 +68,7 @@ test("rename, delete and undo", async () => {
 });
 
 test("what is exported can be imported elsewhere, versions included", async () => {
-  const here = await openPage(browser, url);
+  const here = await site.open();
   await ask(here.page, "Export me, with ümlauts and “quotes”.");
   await answered(here.page);
   await here.page.getByRole("button", { name: "Answer again" }).click();
@@ -95,7 +81,7 @@ test("what is exported can be imported elsewhere, versions included", async () =
   assert.equal(file.format, "lowtide-conversations");
   const said = await here.page.locator(".message.answer > .text").textContent();
 
-  const there = await openPage(browser, url);
+  const there = await site.open();
   await there.page.locator("#import-file").setInputFiles(path);
   await there.page.waitForSelector(".message.answer");
   assert.equal(await there.page.locator(".message.user .text").textContent(), "Export me, with ümlauts and “quotes”.");
@@ -111,7 +97,7 @@ test("what is exported can be imported elsewhere, versions included", async () =
 });
 
 test("files that are no conversations are refused with the reason, and change nothing", async () => {
-  const { page, context, problems } = await openPage(browser, url);
+  const { page, context, problems } = await site.open();
   const cyclic = { format: "lowtide-conversations", version: 1, conversations: [{ id: "x", messages: [{ id: "a", parent: "b", role: "user", content: "" }, { id: "b", parent: "a", role: "user", content: "" }] }] };
   const cases = [
     ["{", /not JSON/],
@@ -139,9 +125,9 @@ test("files that are no conversations are refused with the reason, and change no
 });
 
 test("a second tab sees what the first one did", async () => {
-  const { page, context } = await openPage(browser, url);
+  const { page, context } = await site.open();
   const other = await context.newPage();
-  await other.goto(url);
+  await other.goto(site.url);
   await ask(page, "Seen from elsewhere.");
   await answered(page);
   await other.getByRole("button", { name: "Seen from elsewhere." }).first().waitFor({ timeout: 5000 });

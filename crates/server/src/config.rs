@@ -1,9 +1,9 @@
 //! Settings of a server.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use crate::error::ServeError;
+use crate::tls::Tls;
 
 /// What a server is told.
 #[derive(Debug, Clone, Default)]
@@ -16,8 +16,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Requests that wait at most.
     pub queue: usize,
-    /// Certificate chain and key of TLS, as PEM files.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// TLS, where it is wanted.
+    pub tls: Option<Tls>,
     /// Whether a request may bring its own chat template.
     pub allow_templates: bool,
     /// The program's version.

@@ -57,7 +57,8 @@ use tokio::time::timeout;
 pub use config::{ApiKey, Config, check_exposure};
 pub use error::{ApiError, ServeError};
 pub use limits::Limits;
-pub use system::{activated, confine};
+pub use system::{Walls, activated, confine};
+pub use tls::Tls;
 pub use worker::Loader;
 
 use crate::connection::Acceptor;
@@ -91,10 +92,7 @@ pub fn run(
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let system = |what| move |source| ServeError::System { what, source };
-    let tls = match &server.config.tls {
-        Some((chain, key)) => Some(tls::acceptor(chain, key)?),
-        None => None,
-    };
+    let tls = server.config.tls.as_ref().map(|tls| tls.0.clone());
     let shared = Arc::new(Shared::new(server.config, server.limits, server.models));
     let active = match server.first {
         Some((name, engine)) => Some(

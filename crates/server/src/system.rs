@@ -34,13 +34,24 @@ pub fn notify_stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
+/// How far the kernel keeps the server to its models' folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walls {
+    /// Wholly.
+    Full,
+    /// As far as this kernel can.
+    Partial,
+    /// Not at all: it has no Landlock.
+    None,
+}
+
 /// From now on the calling thread and those it starts read below these folders and the kernel's own
 /// only, write and execute nothing, and connect to nobody; as far as this kernel can enforce it, which
 /// is what is returned.
 ///
 /// # Errors
 /// The kernel refuses what it says it can do.
-pub fn confine(readable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+pub fn confine(readable: &[PathBuf]) -> Result<Walls, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V5))?
@@ -54,7 +65,11 @@ pub fn confine(readable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
             rules = rules.add_rule(PathBeneath::new(folder, read))?;
         }
     }
-    Ok(rules.restrict_self()?.ruleset)
+    Ok(match rules.restrict_self()?.ruleset {
+        RulesetStatus::FullyEnforced => Walls::Full,
+        RulesetStatus::PartiallyEnforced => Walls::Partial,
+        RulesetStatus::NotEnforced => Walls::None,
+    })
 }
 
 #[cfg(test)]
@@ -70,10 +85,10 @@ mod tests {
         std::fs::write(dir.join("secret"), "s").unwrap();
         let inner = dir.clone();
         let thread = std::thread::spawn(move || {
-            let status = confine(&[inner.join("models")]).unwrap();
+            let walls = confine(&[inner.join("models")]).unwrap();
             assert!(std::fs::read(inner.join("models/a")).is_ok());
             assert!(std::fs::read("/proc/self/status").is_ok());
-            if status == RulesetStatus::FullyEnforced {
+            if walls != Walls::None {
                 assert!(std::fs::read(inner.join("secret")).is_err());
                 assert!(std::fs::write(inner.join("models/b"), "b").is_err());
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lowtide_engine::{Engine, LoadOptions, Sequences};
 use lowtide_mapping::MemoryLimits;
-use lowtide_server::{ApiKey, Config, Limits, ServeError, Server, check_exposure};
+use lowtide_server::{ApiKey, Config, Limits, ServeError, Server, Tls, Walls, check_exposure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{BudgetOptions, Memory, ServeArgs};
@@ -47,7 +47,8 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         models: names.clone(),
         first,
         loader: Box::new(move |name| {
-            models.load(name, reserved).map_err(|error| one_line(&format!("{error:#}")))
+            let refused = |error| one_line(&format!("{error:#}"));
+            models.load(name, reserved).map_err(|error| models.hide_path(name, refused(error)))
         }),
     };
     // The first Ctrl-C is the server's; the second still ends the program at once.
@@ -83,7 +84,15 @@ fn confine(models: &Models) -> Result<()> {
     let mut folders: Vec<PathBuf> = models.paths.values().filter_map(folder).collect();
     // Names of the catalogue are kept there.
     folders.push(Store::locate().dir().to_owned());
-    lowtide_server::confine(&folders).context("the kernel's Landlock")?;
+    let walls = lowtide_server::confine(&folders).context("the kernel's Landlock")?;
+    if walls != Walls::Full {
+        let what = if walls == Walls::None { "no Landlock" } else { "an old Landlock" };
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(
+            std::io::stderr(),
+            "lowtide: this kernel has {what}: the server could read more than its models"
+        );
+    }
     Ok(())
 }
 
@@ -110,6 +119,10 @@ fn config(args: &ServeArgs) -> Result<Config> {
         }
         None => None,
     };
+    let tls = match args.tls_cert.as_deref().zip(args.tls_key.as_deref()) {
+        Some((chain, key)) => Some(Tls::read(chain, key).map_err(refused)?),
+        None => None,
+    };
     let mut hosts = args.allow_host.clone();
     if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
         hosts.push(name.trim().to_owned());
@@ -119,7 +132,7 @@ fn config(args: &ServeArgs) -> Result<Config> {
         hosts,
         origins: args.allow_origin.clone(),
         queue: usize::from(args.queue),
-        tls: args.tls_cert.clone().zip(args.tls_key.clone()),
+        tls,
         allow_templates: args.allow_chat_template,
         version: env!("CARGO_PKG_VERSION"),
     })
@@ -193,6 +206,16 @@ impl Models {
         let options =
             LoadOptions { sequences: self.sequences, ..load::options(&self.budget, expected) };
         load::engine(opened.model, &self.budget, options)
+    }
+}
+
+impl Models {
+    /// An error without the model's path: clients are told of names.
+    fn hide_path(&self, name: &str, error: String) -> String {
+        match self.paths.get(name) {
+            Some(path) => error.replace(&*path.to_string_lossy(), &format!("{name}.gguf")),
+            None => error,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file is its own crate and uses a part of this")]
 
 pub mod server;
+pub mod serving;
 pub mod tiny;
 
 use std::path::{Path, PathBuf};
