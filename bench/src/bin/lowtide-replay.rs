@@ -25,7 +25,9 @@ struct Args {
     slots: Vec<u32>,
     /// Policies, as `lru` or `lfu:64` (half-life in tokens)
     #[arg(long, value_delimiter = ',', value_parser = policy)]
-    #[arg(default_value = "lru,lru-cycle,lfu:16,lfu:64,lfu:128,lfu:512,lfu-layer:128,s3-fifo")]
+    #[arg(
+        default_value = "lru,lru-cycle,lfu:16,lfu:64,lfu:128,lfu:512,lfu-layer:32,lfu-layer:128,mixed,s3-fifo"
+    )]
     policies: Vec<Policy>,
     /// Tokens of made-up traffic
     #[arg(long, default_value_t = 600)]

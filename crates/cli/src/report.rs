@@ -58,6 +58,9 @@ pub struct IoReport {
     pub other_s: f64,
     pub expert_hits: u64,
     pub expert_misses: u64,
+    /// Experts read on a guess, and those of the misses that were.
+    pub expert_guesses: u64,
+    pub expert_guesses_right: u64,
     /// Of each layer that has experts: hits and misses.
     pub expert_layers: Vec<[u64; 2]>,
     /// What larger caches would have hit while answering.
@@ -202,6 +205,13 @@ impl Report {
             human::grouped(io.expert_misses),
             percent(io.expert_hits, all)
         );
+        if io.expert_guesses > 0 {
+            line.push_str(&format!(
+                ", {} guessed of which {:.0} % right",
+                human::grouped(io.expert_guesses),
+                percent(io.expert_guesses_right, io.expert_guesses)
+            ));
+        }
         let worst = (0..).zip(&io.expert_layers).max_by_key(|(_, layer)| layer[1]);
         if let Some((layer, [hits, misses])) = worst {
             let share = percent(*hits, hits + misses);
@@ -357,6 +367,8 @@ fn io_report(engine: &Engine, times: &Times) -> IoReport {
             .max(0.0),
         expert_hits: stats.total.expert_hits,
         expert_misses: stats.total.expert_misses,
+        expert_guesses: stats.total.expert_guesses,
+        expert_guesses_right: stats.total.expert_guesses_right,
         expert_layers: engine.store().expert_layers().iter().map(|l| [l.hits, l.misses]).collect(),
         expert_larger_cache: larger_caches(engine),
     }

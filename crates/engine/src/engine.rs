@@ -67,6 +67,9 @@ pub struct LoadOptions {
     pub logit_rows: usize,
     /// Sequences that share passes.
     pub sequences: Sequences,
+    /// Whether the next layer's experts are guessed by its router one layer early, and read while the disk
+    /// has nothing else to do. It changes no bit.
+    pub guess_experts: bool,
     /// Memory that the caller will claim later (a server's queues and buffers): part of the budget,
     /// left alone here.
     pub caller_bytes: u64,
@@ -84,6 +87,7 @@ impl Default for LoadOptions {
             tokens_needed: 0,
             logit_rows: 1,
             sequences: Sequences::Exactly(1),
+            guess_experts: false,
             caller_bytes: 0,
         }
     }
@@ -106,6 +110,7 @@ pub struct Engine {
     sizes: Sizes,
     progress: Option<Box<Progress>>,
     pub(crate) routed: Option<Box<RouteWatcher>>,
+    pub(crate) guess_experts: bool,
     pub(crate) passed: Passed,
     vector_bytes: Vec<u8>,
 }
@@ -132,6 +137,9 @@ impl Engine {
         let compute = planner::compute(options)?;
         let Planned { plan, tiles, bound, budget, sizes } =
             planner::planned(&model, options, &compute)?;
+        if !plan.is_all_resident() {
+            model.release_read_ahead()?;
+        }
         let store = crate::open_store::open(&model, plan)?;
         let vectors = vec![0.0; bound.vector_floats];
         let mut engine = Self {
@@ -149,6 +157,7 @@ impl Engine {
             sizes,
             progress: None,
             routed: None,
+            guess_experts: options.guess_experts,
             passed: Passed::default(),
             vector_bytes: Vec::new(),
         };
@@ -195,6 +204,11 @@ impl Engine {
         }
         self.loaded[index] = true;
         Ok(())
+    }
+
+    /// Whether the vectors of layer `index` have been read.
+    pub(crate) fn are_vectors_loaded(&self, index: usize) -> bool {
+        index + 1 < self.loaded.len() && self.loaded[index]
     }
 
     /// Reads the norm before the output matrix at its first use.

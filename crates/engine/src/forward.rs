@@ -151,6 +151,7 @@ impl Batch<'_> {
 
     fn feed_forward(&mut self, index: usize, active: Range<usize>) -> Result<(), Error> {
         let n = active.len();
+        let guesses = self.engine.guess_experts && self.engine.are_vectors_loaded(index + 1);
         let (bound, mut means) = Means::of(self.engine);
         let layer = &bound.layers[index];
         let s = &mut *self.scratch;
@@ -158,8 +159,11 @@ impl Batch<'_> {
         match &layer.ffn {
             FeedForward::Experts(experts) => {
                 // Several sequences have no common positions: the first one's are told.
-                let first = self.parts.first().map_or(0, |part| part.start);
-                moe::mix(&mut means, s, index, experts, (first + active.start, n))?;
+                let first = self.parts.first().map_or(0, |part| part.start) + active.start;
+                let next = bound.layers.get(index + 1).filter(|_| guesses && n == 1);
+                let next = next.and_then(|next| moe::Next::of(next, active.start));
+                let place = moe::Place { layer: index, first, n };
+                moe::mix(&mut means, s, experts, place, next)?;
             }
             FeedForward::Dense(block) => {
                 let len = n * block.gate.rows;

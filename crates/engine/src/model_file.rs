@@ -17,6 +17,9 @@ use crate::sampler_defaults::SamplerDefaults;
 /// The first stretch of a header that is brought in: most vocabularies fit.
 const HEADER_FIRST_BYTES: u64 = 2 << 20;
 
+/// More than any disk's readahead.
+const READ_AHEAD_BYTES_MAX: u64 = 16 << 20;
+
 /// One file of the model.
 #[derive(Debug)]
 pub struct Shard {
@@ -97,6 +100,19 @@ impl Model {
             header_bytes,
             places,
         })
+    }
+
+    /// Lets go of what the kernel read ahead beside the headers and the program: it is charged to the
+    /// memory group, and no plan counts it.
+    pub(crate) fn release_read_ahead(&self) -> Result<(), Error> {
+        lowtide_mapping::release_program_read_ahead();
+        // A header is looked for in stretches that double.
+        let read = self.header_bytes.saturating_mul(2).max(HEADER_FIRST_BYTES);
+        for shard in &self.shards {
+            let end = read.saturating_add(READ_AHEAD_BYTES_MAX).min(shard.file.size());
+            shard.mapping.evict(0..index(end))?;
+        }
+        Ok(())
     }
 
     /// The configuration.

@@ -5,6 +5,7 @@
 //! added in ascending order of their ids, one fused multiply-add each. Bits therefore depend neither on
 //! the batch nor on which experts' bytes arrive first.
 
+mod guess;
 mod routing;
 mod scratch;
 mod wave;
@@ -22,6 +23,7 @@ use crate::linear::{Means, Target, linear};
 use crate::scratch::Scratch;
 use crate::slots::TOGETHER_MAX;
 
+pub(crate) use guess::Next;
 use routing::{RouteError, Routes};
 pub(crate) use scratch::MoeScratch;
 use wave::Inputs;
@@ -40,18 +42,31 @@ pub struct Routed<'r> {
 /// Told what each router chose.
 pub type RouteWatcher = dyn FnMut(&Routed<'_>) + Send;
 
-/// Computes layer `index`'s mixture for the `n` tokens from position `first` on whose normed inputs are `s.normed` and
-/// `s.activations`; the result goes to `s.normed`.
+/// Which tokens of which layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub layer: usize,
+    /// Position of the first token.
+    pub first: usize,
+    /// Tokens.
+    pub n: usize,
+}
+
+/// Computes a layer's mixture for the tokens whose normed inputs are `s.normed` and `s.activations`; the
+/// result goes to `s.normed`. While it does, the experts of the `next` layer may be read.
 pub(crate) fn mix(
     means: &mut Means<'_>,
     s: &mut Scratch,
-    index: usize,
     experts: &Experts,
-    (first, n): (usize, usize),
+    Place { layer, first, n }: Place,
+    next: Option<Next<'_>>,
 ) -> Result<(), Error> {
-    route(means, s, index, experts, n)?;
+    route(means, s, layer, experts, n)?;
     if let (Some(watcher), Some(moe)) = (means.routed.as_mut(), &s.moe) {
-        watcher(&Routed { layer: index, first_position: first, picks: moe.routes.picked(n) });
+        watcher(&Routed { layer, first_position: first, picks: moe.routes.picked(n) });
+    }
+    if let Some(next) = next {
+        next.guess(means, s)?;
     }
     shared(means, s, experts, n)?;
     compute(means, s, experts, n)

@@ -34,8 +34,8 @@ impl Drop for Memory {
     }
 }
 
-/// Memory for reads: anonymous, aligned to 2 MiB, advised to huge pages, every page present (and so
-/// charged to the memory cgroup) when `new` returns.
+/// Memory for reads: anonymous, aligned to 2 MiB, advised to huge pages. After [`Arena::new`] every page is
+/// present, and so charged to the memory cgroup; after [`Arena::lazy`] pages come as they are filled.
 ///
 /// # Examples
 /// ```
@@ -59,6 +59,24 @@ impl Arena {
     /// # Errors
     /// `ZeroLength`, `TooLong`, `Map` (no memory), `Advise` (prefaulting failed).
     pub fn new(bytes: usize) -> Result<Self, Error> {
+        let arena = Self::map(bytes)?;
+        populate(&arena.memory, 0..arena.len())?;
+        Ok(arena)
+    }
+
+    /// Maps `bytes`, rounded up to whole pages, and brings none of them in: the [`Filler`] does that, beside
+    /// other work. A page that is needed earlier comes when it is first read into. Where a hypervisor hands
+    /// memory out only when it is touched, a gigabyte can take seconds.
+    ///
+    /// # Errors
+    /// `ZeroLength`, `TooLong`, `Map` (no memory).
+    pub fn lazy(bytes: usize) -> Result<(Self, Filler), Error> {
+        let arena = Self::map(bytes)?;
+        let filler = Filler { memory: Arc::clone(&arena.memory), filled: 0 };
+        Ok((arena, filler))
+    }
+
+    fn map(bytes: usize) -> Result<Self, Error> {
         if bytes == 0 {
             return Err(Error::ZeroLength { what: "an arena" });
         }
@@ -68,7 +86,6 @@ impl Arena {
         // A kernel without huge pages says EINVAL: slower, not wrong.
         // SAFETY: the range is ours, and this advice changes no byte.
         let huge = unsafe { sys::madvise(memory.base, memory.length, libc::MADV_HUGEPAGE) }.is_ok();
-        prefault(&memory)?;
         Ok(Self { memory: Arc::new(memory), huge })
     }
 
@@ -159,24 +176,61 @@ fn map(length: usize, reserved: usize) -> Result<Memory, Error> {
     Ok(Memory { base, length })
 }
 
-/// Makes every page present and writable.
-fn prefault(memory: &Memory) -> Result<(), Error> {
-    // SAFETY: the range is ours and this advice changes no byte.
-    match unsafe { sys::madvise(memory.base, memory.length, libc::MADV_POPULATE_WRITE) } {
-        Ok(()) => Ok(()),
+/// Brings in the pages of a lazy arena, front to back, on whatever thread it is sent to.
+#[derive(Debug)]
+pub struct Filler {
+    memory: Arc<Memory>,
+    filled: usize,
+}
+
+impl Filler {
+    /// Bytes from the front that are there.
+    #[must_use]
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Brings in the next `bytes`, or what is left of them. Gives [`Filler::filled`].
+    ///
+    /// # Errors
+    /// `Advise`: the kernel is older than Linux 5.14, or has no memory.
+    pub fn fill(&mut self, bytes: usize) -> Result<usize, Error> {
+        let end = self.filled.saturating_add(bytes).min(self.memory.length);
+        if end > self.filled {
+            advise_populate(&self.memory, self.filled..end)?;
+            self.filled = end;
+        }
+        Ok(end)
+    }
+}
+
+/// Makes every page of `range` present and writable; nobody else has the memory yet.
+fn populate(memory: &Memory, range: Range<usize>) -> Result<(), Error> {
+    match advise_populate(memory, range.clone()) {
         // Before Linux 5.14: write to each page.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            for offset in (0..memory.length).step_by(page_size()) {
-                // SAFETY: offset < length.
+        Err(Error::Advise { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+            for offset in range.step_by(page_size()) {
+                // SAFETY: the callers' ranges end at the mapping's length.
                 let byte = unsafe { memory.base.add(offset) };
                 // SAFETY: the byte is mapped writable and nobody else has the arena yet.
                 unsafe { byte.write_volatile(0) };
             }
             Ok(())
         }
+        result => result,
+    }
+}
+
+/// Makes every page of `range` present and writable, whoever writes to them meanwhile: no byte changes.
+fn advise_populate(memory: &Memory, range: Range<usize>) -> Result<(), Error> {
+    // SAFETY: the callers' ranges lie inside the mapping.
+    let start = unsafe { memory.base.add(range.start) };
+    // SAFETY: the range is ours and this advice changes no byte.
+    match unsafe { sys::madvise(start, range.len(), libc::MADV_POPULATE_WRITE) } {
+        Ok(()) => Ok(()),
         Err(source) => Err(Error::Advise {
             call: "madvise(MADV_POPULATE_WRITE)",
-            place: Place::anonymous(0, memory.length as u64),
+            place: Place::anonymous(range.start as u64, range.len() as u64),
             source,
         }),
     }
@@ -210,8 +264,8 @@ impl Slot {
     /// The bytes: zero before the first read, then what the last reads left.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: Arena and split_at keep ranges inside the mapping and disjoint; pages are present
-        // and initialised (zero or read into); the borrow of self keeps writers away.
+        // SAFETY: Arena and split_at keep ranges inside the mapping and disjoint; anonymous pages are
+        // initialised, present or not (zero or read into); the borrow of self keeps writers away.
         unsafe { std::slice::from_raw_parts(self.pointer(), self.range.len()) }
     }
 
@@ -283,6 +337,32 @@ mod tests {
             unsafe { libc::mincore(slot.pointer().cast(), slot.len(), present.as_mut_ptr()) };
         assert_eq!(result, 0);
         assert!(present.iter().all(|&byte| byte & 1 == 1));
+    }
+
+    #[test]
+    fn a_lazy_arena_is_filled_front_to_back_beside_its_use() {
+        let (arena, mut filler) = Arena::lazy((8 << 20) + 5).unwrap();
+        let length = arena.len();
+        let mut slot = arena.into_slot();
+        let present = |slot: &Slot| {
+            let mut present = vec![0u8; slot.len() / page_size()];
+            // SAFETY: the slot's pages are mapped, and `present` has a byte for each.
+            let result =
+                unsafe { libc::mincore(slot.pointer().cast(), slot.len(), present.as_mut_ptr()) };
+            assert_eq!(result, 0);
+            present.iter().filter(|&&byte| byte & 1 == 1).count() * page_size()
+        };
+        assert_eq!(present(&slot), 0);
+        slot.as_mut_slice().fill(7);
+        assert_eq!(filler.fill(2 << 20).unwrap(), 2 << 20);
+        assert_eq!(filler.fill(usize::MAX).unwrap(), length);
+        assert_eq!((filler.fill(1).unwrap(), filler.filled()), (length, length));
+        assert!(slot.as_slice().iter().all(|&byte| byte == 7), "filling changed a byte");
+        drop(filler);
+        let (arena, mut filler) = Arena::lazy(4 << 20).unwrap();
+        let slot = arena.into_slot();
+        filler.fill(2 << 20).unwrap();
+        assert_eq!(present(&slot), 2 << 20);
     }
 
     #[test]

@@ -86,6 +86,11 @@ pub fn evict_file(file: &File) -> Result<(), Error> {
     drop_from_cache(file, 0, 0)
 }
 
+/// Drops those pages of a file that nobody maps from the page cache; dirty ones stay.
+pub(crate) fn drop_unmapped(file: &File) -> Result<(), Error> {
+    drop_from_cache(file, 0, 0)
+}
+
 fn drop_from_cache(file: &File, offset: u64, length: u64) -> Result<(), Error> {
     sys::fadvise(file.as_fd(), offset, length, libc::POSIX_FADV_DONTNEED).map_err(|source| {
         Error::Advise {

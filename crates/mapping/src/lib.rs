@@ -49,6 +49,7 @@ pub mod page_tables;
 pub mod populate;
 mod process;
 mod process_files;
+mod program;
 pub mod read_queue;
 pub mod request;
 pub mod resident;
@@ -57,7 +58,7 @@ mod sys;
 mod system_root;
 
 pub use advise::Advice;
-pub use arena::{Arena, Slot};
+pub use arena::{Arena, Filler, Slot};
 pub use cgroup::CgroupVersion;
 pub use cpu_limits::CpuLimits;
 pub use direct::{DirectFile, ReadMode, Refusal};
@@ -77,6 +78,7 @@ pub use page_tables::{LEVELS, PageSize, PageTables, TABLE_BYTES, TABLE_ENTRIES, 
 pub use populate::PopulateMethod;
 pub use process::{ProcessActivity, ProcessMemory, clear_referenced, reset_peak_rss};
 pub use process_files::{FileMapping, Process};
+pub use program::release_program_read_ahead;
 pub use read_queue::{
     Backend, Completion, Priority, QueueOptions, QueueStats, ReadQueue, ReadRequest, Rejected,
     SHUTDOWN_TIMEOUT,

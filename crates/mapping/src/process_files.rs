@@ -127,25 +127,28 @@ impl Process {
 }
 
 /// The header of a mapping in `smaps` (`proc_pid_maps(5)`): `start-end perms offset major:minor inode path`.
-struct Header<'t> {
-    start: u64,
-    end: u64,
+pub(crate) struct Header<'t> {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) permissions: &'t str,
     offset: u64,
     device: (u64, u64),
-    inode: u64,
-    path: &'t str,
+    pub(crate) inode: u64,
+    pub(crate) path: &'t str,
 }
 
-fn header(line: &str) -> Option<Header<'_>> {
+pub(crate) fn header(line: &str) -> Option<Header<'_>> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;
-    let mut words = rest.splitn(5, ' ').skip(1);
+    let mut words = rest.splitn(5, ' ');
+    let permissions = words.next()?;
     let (offset, device, inode) = (words.next()?, words.next()?, words.next()?);
     let (major, minor) = device.split_once(':')?;
     Some(Header {
         start: hex(start)?,
         end: hex(end)?,
+        permissions,
         offset: hex(offset)?,
         device: (hex(major)?, hex(minor)?),
         inode: inode.parse().ok()?,

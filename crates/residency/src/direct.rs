@@ -8,6 +8,7 @@ use lowtide_mapping::{
 
 use crate::error::ResidencyError;
 use crate::extent::{Extent, ExtentId, UNIT_SLICES, Use};
+use crate::filling::Filling;
 use crate::plan::{PAGE_BYTES, PinnedIn, Placement, Plan, Streaming};
 use crate::ring::SlotId;
 use crate::schedule::{Destination, Issue};
@@ -72,6 +73,9 @@ pub(crate) struct DirectLane {
     pinned: Vec<Option<Slot>>,
     /// The cache of experts: for each slot a buffer for each slice.
     experts: Vec<[Buffer; UNIT_SLICES]>,
+    filling: Option<Filling>,
+    /// Bytes of a slot of that cache.
+    slot_bytes: usize,
 }
 
 impl DirectLane {
@@ -86,26 +90,30 @@ impl DirectLane {
         let options = QueueOptions { max_requests: max_requests.min(1 << 16), ..options };
         let mut queue = ReadQueue::new(files, options).map_err(system("the read queue"))?;
         let is_direct = plan.input.streaming == Streaming::Direct;
-        let memory = |bytes| if is_direct && bytes > 0 { arena(bytes).map(Some) } else { Ok(None) };
-        let ring = memory(plan.sums.ring_bytes)?;
-        let experts = memory(plan.sums.expert_bytes)?;
-        let arenas: Vec<&Arena> = ring.iter().chain(&experts).collect();
-        // Best effort: it saves the kernel a walk through the page tables at each read.
-        queue.register(&arenas);
-        let ring = match ring {
-            Some(arena) => arena.into_slots(to_usize(plan.slot_bytes)?),
-            None => Vec::new(),
+        let ring = match plan.sums.ring_bytes {
+            bytes if is_direct && bytes > 0 => {
+                let arena = arena(bytes)?;
+                // Best effort: it saves the kernel a walk through the page tables at each read.
+                queue.register(&[&arena]);
+                arena.into_slots(to_usize(plan.slot_bytes)?)
+            }
+            _ => Vec::new(),
         };
-        let experts = match experts {
-            Some(arena) => expert_slots(arena, plan)?,
-            None => Vec::new(),
+        // Not registered, which would bring in and pin all of it.
+        let (experts, filling) = match plan.sums.expert_bytes {
+            bytes if is_direct && bytes > 0 => {
+                let lazy = Arena::lazy(to_usize(bytes)?).map_err(system("memory for experts"))?;
+                (expert_slots(lazy.0, plan)?, Some(Filling::start(lazy.1)?))
+            }
+            _ => (Vec::new(), None),
         };
         let pinned = match plan.input.pinned_in {
             PinnedIn::Arena => pinned_slots(plan)?,
             PinnedIn::Mapping => Vec::new(),
         };
         let ring = ring.into_iter().map(Buffer::Empty).collect();
-        Ok(DirectLane { queue, ring, pinned, experts })
+        let slot_bytes = to_usize(plan.experts.slot_bytes())?;
+        Ok(DirectLane { queue, ring, pinned, experts, filling, slot_bytes })
     }
 
     /// What reads.
@@ -120,6 +128,9 @@ impl DirectLane {
 
     /// Starts a read; does not wait.
     pub fn start(&mut self, x: &Extent, issue: Issue, priority: Priority) -> Result<(), Error> {
+        if let (Destination::Expert(SlotId(i)), Some(filling)) = (issue.to, &self.filling) {
+            filling.used_until((i as usize + 1) * self.slot_bytes);
+        }
         let slot = match issue.to {
             Destination::Slot(SlotId(i)) => self.ring[i as usize].take(),
             Destination::Pinned => self.pinned.get_mut(x.id.index()).and_then(Option::take),

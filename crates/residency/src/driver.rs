@@ -55,9 +55,14 @@ const POPULATES_MAX: u32 = 16;
 /// for at once.
 const EXPERT_QUEUE_DEPTH: u32 = 32;
 
+/// Guesses made at once: as many experts as any model's tokens use of a layer.
+const GUESSES_MAX: usize = 64;
+
 pub(crate) struct Driver {
     pub schedule: Schedule,
     pub experts: Option<LiveExperts>,
+    /// Guesses on their way to the disk; kept for its memory.
+    pub guessed: Vec<Fetch>,
     direct: Option<DirectLane>,
     mapped: Option<MappedLane>,
     streaming: Streaming,
@@ -114,6 +119,7 @@ impl Driver {
         };
         Ok(Driver {
             schedule: Schedule::new(plan, depth),
+            guessed: Vec::with_capacity(if has_experts { GUESSES_MAX } else { 0 }),
             experts: has_experts.then(|| LiveExperts::new(plan, Policy::default())),
             direct,
             mapped,

@@ -30,6 +30,7 @@ mod driver;
 mod error;
 pub mod experts;
 mod extent;
+mod filling;
 mod mapped;
 mod plan;
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub struct PassStats {
     pub expert_bytes: u64,
     /// Experts read on a guess.
     pub expert_guesses: u64,
+    /// Of the misses: read on a guess, and so on their way or there when a router asked for them.
+    pub expert_guesses_right: u64,
 }
 
 /// What one layer's experts have met since the store was opened.
@@ -84,6 +86,7 @@ impl PassStats {
         self.expert_misses += other.expert_misses;
         self.expert_bytes += other.expert_bytes;
         self.expert_guesses += other.expert_guesses;
+        self.expert_guesses_right += other.expert_guesses_right;
     }
 }
 

@@ -303,7 +303,7 @@ impl Store {
     }
 
     /// The bytes of a pinned extent that is there.
-    fn resident(&self, x: &Extent) -> Result<Option<&[u8]>, ResidencyError> {
+    pub(crate) fn resident(&self, x: &Extent) -> Result<Option<&[u8]>, ResidencyError> {
         match self.residence.get(x.id.index()) {
             Some(Residence::Mapping(here)) if here.get() => self.mapped_bytes(x).map(Some),
             Some(Residence::Arena(filled)) => Ok(filled.get().map(Filled::bytes)),

@@ -9,7 +9,7 @@ use crate::driver::{Driver, Lane};
 use crate::error::ResidencyError;
 use crate::experts::Standing;
 use crate::experts::live::{ExpertUse, GHOST_PERCENT};
-use crate::extent::{Extent, UNIT_SLICES, UnitId};
+use crate::extent::{Extent, ExtentId, UNIT_SLICES, UnitId};
 use crate::plan::Streaming;
 use crate::ring::SlotId;
 use crate::stats::LayerTraffic;
@@ -33,26 +33,37 @@ impl Store {
             return Err(ResidencyError::Unknown { what: bad.unit.to_string() });
         }
         let Some(experts) = driver.experts.as_mut() else { return Ok(()) };
-        let (hits, misses, bytes) = experts.demand(uses, is_stream);
+        let met = experts.demand(uses, is_stream);
         let mut pass = self.pass.borrow_mut();
-        pass.expert_hits += hits;
-        pass.expert_misses += misses;
-        pass.expert_bytes += bytes;
+        pass.expert_hits += met.hits;
+        pass.expert_misses += met.misses;
+        pass.expert_bytes += met.bytes;
+        pass.expert_guesses_right += met.guessed;
         drop(pass);
         driver.pump(self);
         Ok(())
     }
 
-    /// Reads experts that may be needed soon, where that takes nobody's room and nobody's turn.
-    pub fn guess_experts(&self, units: impl Iterator<Item = UnitId>) {
+    /// Reads experts that may be needed soon, while the disk has nothing else to do, in the room of those
+    /// that would go next. Where too few guesses turn out right, most are left undone.
+    pub fn guess_experts(&self, units: &[UnitId]) {
         let mut driver = self.driver.borrow_mut();
-        for unit in units {
-            let fetch = driver.experts.as_mut().and_then(|experts| experts.guess(unit));
-            if let Some(fetch) = fetch {
-                self.pass.borrow_mut().expert_guesses += 1;
-                driver.fetch(self, fetch, Priority::Guess);
-            }
+        let mut fetches = std::mem::take(&mut driver.guessed);
+        if let Some(experts) = driver.experts.as_mut() {
+            experts.guess(units, &mut fetches);
         }
+        self.pass.borrow_mut().expert_guesses += fetches.len() as u64;
+        fetches.drain(..).for_each(|fetch| driver.fetch(self, fetch, Priority::Guess));
+        driver.guessed = fetches;
+    }
+
+    /// Whether extents can be had without waiting, and out of their order.
+    #[must_use]
+    pub fn are_resident(&self, mut ids: impl Iterator<Item = ExtentId>) -> bool {
+        ids.all(|id| match self.plan.extents().get(id.index()) {
+            Some(x) => matches!(self.resident(x), Ok(Some(_))),
+            None => false,
+        })
     }
 
     /// Whether an expert can be had without waiting.

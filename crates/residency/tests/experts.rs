@@ -169,7 +169,7 @@ fn passes_given_up_guesses_and_misuse() {
     let store = store(&model, 10 * MIB, KINDS[0]);
     for round in 0..5 {
         store.begin_pass(|_| false).unwrap();
-        store.guess_experts(units[round..round + 3].iter().copied());
+        store.guess_experts(&units[round..round + 3]);
         store.demand_experts(&uses(&units, 0, [1, 5, 9, 15]), false).unwrap();
         check_unit(&store, units[5]);
         // Not asked for, and taken all the same.

@@ -49,6 +49,9 @@ pub struct BudgetOptions {
     #[arg(long, value_enum, value_name = "WAY", default_value_t, hide_possible_values = true)]
     #[arg(help = "How bytes of the model come in: auto, mapped, direct")]
     pub io: Io,
+    /// Read experts that the next layer may need before its router has spoken
+    #[arg(long)]
+    pub guess: bool,
     /// Format of the KV cache
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, hide_possible_values = true)]
     #[arg(help = "Format of the KV cache: f16, or q8_0 in half the memory")]

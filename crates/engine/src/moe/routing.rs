@@ -44,6 +44,7 @@ pub(crate) struct Routes {
     tokens: Vec<u32>,
     rows: Vec<ScaledRow>,
     needed: Vec<u32>,
+    guessed: Vec<u32>,
 }
 
 impl Routes {
@@ -58,6 +59,7 @@ impl Routes {
             tokens: vec![0; pairs],
             rows: vec![ScaledRow { to: 0, factor: 0.0 }; pairs],
             needed: Vec::with_capacity(count),
+            guessed: vec![0; used.div_ceil(2)],
         }
     }
 
@@ -134,6 +136,33 @@ impl Routes {
         scale_weights(weights, self.used, routing);
         self.sort(tokens);
         Ok(())
+    }
+
+    /// The better half of the experts that one token's scores would choose, ascending; `None` if a score is no number. What was
+    /// chosen stays as it is.
+    pub(super) fn guess(
+        &mut self,
+        compute: &Compute,
+        routing: &Routing,
+        scores: &mut [f32],
+        bias: Option<&[f32]>,
+    ) -> Option<&[u32]> {
+        let count = self.selection.len();
+        check_finite(scores, count).ok()?;
+        match routing.score {
+            Score::Sigmoid => elementwise::sigmoid(compute, scores),
+            // Without a bias the order of the scores is that of their softmax.
+            Score::Softmax if bias.is_some() => softmax_rows(compute, scores, count).ok()?,
+            Score::Softmax | Score::SoftmaxOfChosen => {}
+        }
+        self.selection.copy_from_slice(scores);
+        if let Some(bias) = bias {
+            self.selection.iter_mut().zip(bias).for_each(|(score, b)| *score += b);
+            check_finite(&self.selection, count).ok()?;
+        }
+        keep_best_groups(&mut self.selection, routing);
+        pick_best(&mut self.selection, &mut self.guessed);
+        Some(&self.guessed)
     }
 
     /// Counting sort of the picked experts' tokens.

@@ -2,7 +2,7 @@
 
 use lowtide_kernels::quantize::{Activations, Keep};
 use lowtide_model::{Experts, ModelConfig};
-use lowtide_residency::ExpertUse;
+use lowtide_residency::{ExpertUse, UnitId};
 
 use super::routing::Routes;
 use crate::forward::usize_of;
@@ -19,6 +19,8 @@ pub(crate) struct MoeScratch {
     pub routes: Routes,
     /// What a layer asks the store for.
     pub uses: Vec<ExpertUse>,
+    /// What the next layer may ask for.
+    pub guesses: Vec<UnitId>,
     /// Experts still to be computed.
     left: Vec<u32>,
     gate: Vec<f32>,
@@ -52,6 +54,7 @@ impl MoeScratch {
             shared_gate: vec![0.0; batch],
             routes: Routes::new(batch, count, used),
             uses: Vec::with_capacity(count),
+            guesses: Vec::with_capacity(used),
             left: Vec::with_capacity(count),
             gate: hidden(),
             up: hidden(),

@@ -38,7 +38,8 @@ pub enum Admit {
     /// Only in passing, by a long prompt that reads every unit once: it takes a free slot, or one of the few
     /// of its kind, and goes before all others. So a prompt does not flush the cache.
     Pass,
-    /// Perhaps needed: it takes a free slot, or that of a unit that went by in passing, and nothing else.
+    /// Perhaps needed soon: it takes a free slot, that of a unit that went by in passing, or the one that
+    /// would go next, but never one that this token has used. Until it is used it goes before all others.
     Guess,
 }
 
@@ -61,10 +62,14 @@ pub struct ExpertCache {
     slots: Vec<Slot>,
     /// By slot: goes before all others.
     passing: Vec<bool>,
+    /// By slot: came on a guess, and has not been used.
+    guessed: Vec<bool>,
     /// By unit: its slot, or `NONE`.
     place: Vec<u32>,
     /// By unit: this layer needs it, so it stays.
     wanted: Vec<bool>,
+    /// By unit: used by this pass.
+    used: Vec<bool>,
     free: u32,
     passing_count: u32,
     judge: Judge,
@@ -79,8 +84,10 @@ impl ExpertCache {
         ExpertCache {
             slots: vec![Slot::Free; slots as usize],
             passing: vec![false; slots as usize],
+            guessed: vec![false; slots as usize],
             place: vec![NONE; layers.len()],
             wanted: vec![false; layers.len()],
+            used: vec![false; layers.len()],
             free: slots,
             passing_count: 0,
             judge: Judge::new(policy, layers, slots),
@@ -91,6 +98,7 @@ impl ExpertCache {
     pub fn begin_pass(&mut self, tokens: u32) {
         self.judge.pass(tokens);
         self.wanted.fill(false);
+        self.used.fill(false);
     }
 
     /// A layer needs a unit for `tokens` tokens: it stays until [`ExpertCache::release`]. True if it is
@@ -98,12 +106,27 @@ impl ExpertCache {
     pub fn want(&mut self, unit: UnitId, tokens: u32) -> bool {
         self.judge.used(unit.0, tokens);
         self.wanted[unit.index()] = true;
+        self.used[unit.index()] = true;
         let slot = self.place[unit.index()];
         if slot != NONE && tokens == 1 {
             // Used by a single token: as good as any other.
             self.set_passing(slot, false);
         }
         slot != NONE
+    }
+
+    /// Whether a unit is there, or on its way, because somebody guessed right; to be asked before
+    /// [`ExpertCache::want`], and true only once.
+    pub fn take_guess(&mut self, unit: UnitId) -> bool {
+        match self.place[unit.index()] {
+            NONE => false,
+            slot => std::mem::take(&mut self.guessed[slot as usize]),
+        }
+    }
+
+    /// Keeps a unit from going, or lets it go again. False if nothing changes by that.
+    pub fn keep(&mut self, unit: UnitId, stays: bool) -> bool {
+        std::mem::replace(&mut self.wanted[unit.index()], stays) != stays
     }
 
     /// How a unit stands.
@@ -126,12 +149,12 @@ impl ExpertCache {
     pub fn claim(&mut self, unit: UnitId, admit: Admit) -> Option<Claim> {
         let slot = match admit {
             _ if self.free > 0 => self.slots.iter().position(|s| *s == Slot::Free),
-            Admit::Guess => self.passed(),
-            Admit::Keep => self.passed().or_else(|| self.victim(unit)),
+            Admit::Guess => self.passed().or_else(|| self.victim(unit, true)),
+            Admit::Keep => self.passed().or_else(|| self.victim(unit, false)),
             Admit::Pass => {
                 let most = PASSING_SLOTS.min(self.slots.len() as u32 / 4).max(1);
                 let may_grow = self.passing_count < most;
-                self.passed().or_else(|| if may_grow { self.victim(unit) } else { None })
+                self.passed().or_else(|| if may_grow { self.victim(unit, false) } else { None })
             }
         }?;
         Some(self.give(slot, unit, admit))
@@ -170,11 +193,12 @@ impl ExpertCache {
         }
     }
 
-    fn victim(&mut self, unit: UnitId) -> Option<usize> {
-        let (slots, wanted) = (&self.slots, &self.wanted);
+    fn victim(&mut self, unit: UnitId, is_guess: bool) -> Option<usize> {
+        let (slots, wanted, used) = (&self.slots, &self.wanted, &self.used);
+        let stays = |unit: u32| wanted[unit as usize] || (is_guess && used[unit as usize]);
         let candidates = || {
             (0u32..).zip(slots).filter_map(|(i, s)| match *s {
-                Slot::Ready(unit) if !wanted[unit as usize] => Some((i, unit)),
+                Slot::Ready(unit) if !stays(unit) => Some((i, unit)),
                 _ => None,
             })
         };
@@ -188,6 +212,7 @@ impl ExpertCache {
         self.free -= 1;
         self.judge.entered(unit.0, slot as u32);
         self.set_passing(slot as u32, admit != Admit::Keep);
+        self.guessed[slot] = admit == Admit::Guess;
         Claim { slot: SlotId(slot as u32), evicted: evicted.map(UnitId) }
     }
 
@@ -205,6 +230,7 @@ impl ExpertCache {
         self.place[unit as usize] = NONE;
         self.free += 1;
         self.set_passing(slot as u32, false);
+        self.guessed[slot] = false;
         self.judge.left(unit, slot as u32);
         Some(unit)
     }

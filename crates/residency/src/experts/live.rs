@@ -44,6 +44,49 @@ pub(crate) struct LiveExperts {
     ghosts: Vec<Ghost>,
     ghost_uses: u64,
     neighbours: Neighbours,
+    guesses: Guesses,
+    /// Units that a guess is about, while room is made for it.
+    kept: Vec<UnitId>,
+}
+
+/// What a layer's demand met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Met {
+    pub hits: u64,
+    pub misses: u64,
+    /// Of the misses: somebody had guessed them, and they were on their way or there.
+    pub guessed: u64,
+    /// Bytes of the misses.
+    pub bytes: u64,
+}
+
+/// Whether guesses pay: at least half of them have to be right, or the disk reads more for nothing than
+/// it gains by being early.
+#[derive(Clone, Copy, Debug, Default)]
+struct Guesses {
+    made: u32,
+    right: u32,
+    asked: u32,
+}
+
+impl Guesses {
+    /// Guesses that are remembered.
+    const MEMORY: u32 = 256;
+    /// While they do not pay, every so-manyth layer guesses all the same, to see when they do.
+    const TRY: u32 = 16;
+
+    fn pay(&mut self) -> bool {
+        self.asked = self.asked.wrapping_add(1);
+        self.made < 32 || self.right * 2 >= self.made || self.asked.is_multiple_of(Self::TRY)
+    }
+
+    fn made(&mut self) {
+        self.made += 1;
+        if self.made >= Self::MEMORY {
+            self.made /= 2;
+            self.right /= 2;
+        }
+    }
 }
 
 /// A cache of another size that sees the same uses.
@@ -85,6 +128,8 @@ impl LiveExperts {
             ghosts: GHOST_PERCENT.map(ghost).into_iter().collect(),
             ghost_uses: 0,
             neighbours: Neighbours::new(extents),
+            guesses: Guesses::default(),
+            kept: Vec::with_capacity(most),
         }
     }
 
@@ -95,19 +140,22 @@ impl LiveExperts {
         self.next = 0;
     }
 
-    /// A layer needs these units, in this order. `(hits, misses, bytes missed)`.
+    /// A layer needs these units, in this order.
     ///
     /// Of a long prompt's units the most used ones are kept as long as there is room, each layer its
     /// share; the others only pass.
-    pub fn demand(&mut self, uses: &[ExpertUse], is_stream: bool) -> (u64, u64, u64) {
+    pub fn demand(&mut self, uses: &[ExpertUse], is_stream: bool) -> Met {
         self.demanded.clear();
         self.next = 0;
-        let (mut hits, mut misses, mut bytes) = (0, 0, 0);
+        let mut met = Met::default();
         for u in uses {
-            let hit = self.cache.want(u.unit, u.tokens);
-            hits += u64::from(hit);
-            misses += u64::from(!hit);
-            bytes += if hit { 0 } else { self.unit_bytes[u.unit.index()] };
+            let guessed = self.cache.take_guess(u.unit);
+            let hit = self.cache.want(u.unit, u.tokens) && !guessed;
+            self.guesses.right += u32::from(guessed);
+            met.guessed += u64::from(guessed);
+            met.hits += u64::from(hit);
+            met.misses += u64::from(!hit);
+            met.bytes += if hit { 0 } else { self.unit_bytes[u.unit.index()] };
             if let Some(layer) = self.traffic.get_mut(self.cache.layer_of(u.unit) as usize) {
                 layer.hits += u64::from(hit);
                 layer.misses += u64::from(!hit);
@@ -130,17 +178,36 @@ impl LiveExperts {
             self.ghost_uses += uses.len() as u64;
             self.ghosts.iter_mut().for_each(|ghost| ghost.see(uses));
         }
-        (hits, misses, bytes)
+        met
     }
 
-    /// A unit that is not needed now but may be soon: read only if that costs nobody anything.
-    pub fn guess(&mut self, unit: UnitId) -> Option<Fetch> {
-        if self.loading >= LOADING_MAX || self.cache.standing(unit) != Standing::Absent {
-            return None;
+    /// Units that may be needed soon, into `fetches`: those that are missing and have room. Nothing while
+    /// what is needed now waits for room itself, or where guesses turned out wrong too often.
+    pub fn guess(&mut self, units: &[UnitId], fetches: &mut Vec<Fetch>) {
+        fetches.clear();
+        if self.next < self.demanded.len() || !self.guesses.pay() {
+            return;
         }
-        let claim = self.cache.claim(unit, Admit::Guess)?;
-        self.begin(claim.slot);
-        Some(Fetch { unit, claim })
+        // None of them makes room for another.
+        for &unit in units {
+            if !self.cache.keep(unit, true) {
+                continue;
+            }
+            self.kept.push(unit);
+        }
+        for &unit in units {
+            if self.loading >= LOADING_MAX || self.cache.standing(unit) != Standing::Absent {
+                continue;
+            }
+            if let Some(claim) = self.cache.claim(unit, Admit::Guess) {
+                self.begin(claim.slot);
+                self.guesses.made();
+                fetches.push(Fetch { unit, claim });
+            }
+        }
+        while let Some(unit) = self.kept.pop() {
+            self.cache.keep(unit, false);
+        }
     }
 
     /// The next unit to read. Call until it says `None`.

@@ -10,6 +10,7 @@ mod cache_tests;
 pub(crate) mod expert_slots;
 pub(crate) mod live;
 mod policy;
+mod rates;
 pub mod replay;
 
 pub use cache::{Admit, Claim, ExpertCache, Standing};

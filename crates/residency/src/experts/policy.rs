@@ -8,6 +8,8 @@
 //! first. Plain least-recently-used would evict exactly the ones that come next. So among units that
 //! are otherwise equal, the one whose layer is farthest ahead goes.
 
+use super::rates::Rates;
+
 /// How the unit that goes is chosen.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Policy {
@@ -26,6 +28,9 @@ pub enum Policy {
         /// Tokens after which a use counts half.
         half_life: f32,
     },
+    /// As [`Policy::LfuPerLayer`], with counts that forget at three speeds; those that predict best count
+    /// most.
+    Mixed,
     /// S3-FIFO: a tenth of the slots for newcomers, who move on when they are used again; a queue that
     /// gives used ones another round.
     S3Fifo,
@@ -33,7 +38,8 @@ pub enum Policy {
 
 impl Policy {
     /// What [`Policy::named`] knows.
-    pub const NAMES: [&'static str; 5] = ["lru", "lru-cycle", "lfu", "lfu-layer", "s3-fifo"];
+    pub const NAMES: [&'static str; 6] =
+        ["lru", "lru-cycle", "lfu", "lfu-layer", "mixed", "s3-fifo"];
 
     /// The policy of this name; decaying ones may be followed by their half-life, as in `lfu:64`.
     #[must_use]
@@ -47,18 +53,20 @@ impl Policy {
             "lru-cycle" => Policy::LruCycle,
             "lfu" => Policy::Lfu { half_life },
             "lfu-layer" => Policy::LfuPerLayer { half_life },
+            "mixed" => Policy::Mixed,
             "s3-fifo" => Policy::S3Fifo,
             _ => return None,
         })
     }
 }
 
-/// The half-life that measured best over all traffic (docs/residency.md has the table).
+/// The half-life that measured best over all traffic, where it is the same for all.
 const HALF_LIFE_TOKENS: f32 = 32.0;
 
+/// The most even one over all traffic (docs/residency.md has the table).
 impl Default for Policy {
     fn default() -> Policy {
-        Policy::LfuPerLayer { half_life: HALF_LIFE_TOKENS }
+        Policy::Mixed
     }
 }
 
@@ -96,6 +104,7 @@ pub(super) struct Judge {
     newcomer: Vec<bool>,
     newcomers: u32,
     queue_clock: u64,
+    rates: Rates,
 }
 
 impl Judge {
@@ -123,6 +132,7 @@ impl Judge {
             newcomer: vec![false; slots as usize],
             newcomers: 0,
             queue_clock: 0,
+            rates: Rates::new(layers_of_units.len(), layers as usize),
         }
     }
 
@@ -133,6 +143,7 @@ impl Judge {
     /// So many tokens begin.
     pub fn pass(&mut self, tokens: u32) {
         self.now += u64::from(tokens);
+        self.rates.pass(u64::from(tokens));
     }
 
     /// `tokens` of the pass use a unit.
@@ -144,6 +155,9 @@ impl Judge {
         };
         let seen = &mut self.seen[unit as usize];
         self.layer = seen.layer;
+        if self.policy == Policy::Mixed {
+            return self.rates.used(unit, seen.layer, tokens);
+        }
         seen.order = self.uses;
         seen.token = self.now;
         seen.uses = (seen.uses + 1).min(3);
@@ -191,7 +205,7 @@ impl Judge {
                 (seen(unit).token, std::cmp::Reverse(self.ahead(seen(unit).layer)))
             }),
             Policy::Lfu { .. } => self.coldest(candidates()),
-            Policy::LfuPerLayer { .. } => {
+            Policy::LfuPerLayer { .. } | Policy::Mixed => {
                 let own = seen(for_unit).layer;
                 // A layer below its share takes from those above theirs.
                 let above = |layer: u32| self.held[layer as usize] > self.share;
@@ -206,11 +220,16 @@ impl Judge {
     }
 
     fn coldest(&self, candidates: impl Iterator<Item = (u32, u32)>) -> Option<(u32, u32)> {
-        candidates.min_by(|a, b| {
-            let (x, y) = (self.seen[a.1 as usize], self.seen[b.1 as usize]);
-            let farther = || self.ahead(y.layer).cmp(&self.ahead(x.layer));
-            x.heat.total_cmp(&y.heat).then_with(farther)
-        })
+        let heat = |unit: u32, seen: Seen| match self.policy {
+            Policy::Mixed => f64::from(self.rates.rate(unit, seen.layer)),
+            _ => seen.heat,
+        };
+        let judged = candidates.map(|(slot, unit)| {
+            let seen = self.seen[unit as usize];
+            (heat(unit, seen), self.ahead(seen.layer), (slot, unit))
+        });
+        let coldest = judged.min_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        coldest.map(|(.., found)| found)
     }
 
     fn s3_victim<I>(&mut self, candidates: impl Fn() -> I) -> Option<u32>
