@@ -70,6 +70,7 @@ impl PassStats {
             expert_misses: self.expert_misses - earlier.expert_misses,
             expert_bytes: self.expert_bytes - earlier.expert_bytes,
             expert_guesses: self.expert_guesses - earlier.expert_guesses,
+            expert_guesses_right: self.expert_guesses_right - earlier.expert_guesses_right,
         }
     }
 
