@@ -6,18 +6,19 @@
 //!
 //! Every byte is summed, and the sums of all passes must agree. Where everything is resident, passes
 //! over the bare mapping follow each managed one, for the ratio. The simulator is asked for the same
-//! pass on a disk of the bandwidth measured, and its answer printed beside the clock's.
+//! pass on a disk of the bandwidth measured, alone and beside two threads that read memory, and its
+//! answer printed beside the clock's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use lowtide_kernels::pool::ThreadPool;
-use lowtide_mapping::{Mapping, MemoryLimits, ProcessMemory, open_model_file};
+use lowtide_mapping::{Backend, Mapping, MemoryLimits, ProcessMemory, open_model_file};
 use lowtide_residency::sim::{FakeCompute, FakeDisk, simulate};
 use lowtide_residency::{
     Bytes, Extents, PinnedIn, Plan, PlanInput, RingParams, Source, SourceId, Store, StoreOptions,
-    Streaming, Use, probe_disk, tile_target_bytes,
+    Streaming, Use, probe_disk, probe_ways, tile_target_bytes,
 };
 
 type AnyError = Box<dyn std::error::Error>;
@@ -107,8 +108,28 @@ fn bare_pass(pool: &ThreadPool, store: &Store, mapping: &Mapping) -> Result<(u64
     Ok((sum, begin.elapsed().as_secs_f64()))
 }
 
-/// What the simulator says to the last pass, on a disk of this bandwidth.
-fn predict(store: &Store, disk_bytes_per_s: f64, depth: u32) -> Result<f64, AnyError> {
+/// The share of the disk's bandwidth that is left while two threads read memory.
+fn beside_compute(path: &str) -> Result<f64, AnyError> {
+    let pool = ThreadPool::new(2)?;
+    let memory = vec![1u8; 256 << 20];
+    let probe = || probe_ways(path, 1.0, Backend::Auto, &[(8 << 20, 8)]);
+    let alone = probe()?.bytes_per_s();
+    let done = AtomicBool::new(false);
+    let beside = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::hint::black_box(touch_all(&pool, &memory));
+            }
+        });
+        let beside = probe();
+        done.store(true, Ordering::Relaxed);
+        beside
+    });
+    Ok((beside?.bytes_per_s() / alone).min(1.0))
+}
+
+/// What the simulator says to the last pass, on this disk.
+fn predict(store: &Store, disk: FakeDisk) -> Result<f64, AnyError> {
     let last = store.stats().last;
     let bytes: u64 = store.plan().extents().iter().map(|x| x.len).sum();
     let compute = FakeCompute {
@@ -116,20 +137,25 @@ fn predict(store: &Store, disk_bytes_per_s: f64, depth: u32) -> Result<f64, AnyE
         pass_s: 0.0,
         tile_s: 0.0,
     };
-    let passes = simulate(store.plan(), FakeDisk::new(disk_bytes_per_s, 2e-3, depth), compute, 4)?;
+    let passes = simulate(store.plan(), disk, compute, 4)?;
     Ok(passes[1..].iter().map(|p| p.seconds).sum::<f64>() / 3.0)
 }
 
 fn main() -> Result<(), AnyError> {
     let args = args()?;
     let before = probe_disk(&args.path, 2.0)?;
+    let beside_compute = beside_compute(&args.path)?;
     let begin = Instant::now();
     let (store, mapping) = store(&args)?;
     println!("open: {:.2} s, {:?}", begin.elapsed().as_secs_f64(), store.reader());
     run_passes(&args, &store, &mapping)?;
     let streamed = store.plan().sums.streamed_bytes as f64;
     let last = store.stats().last.seconds;
-    let predicted = predict(&store, before.bytes_per_s(), args.depth)?;
+    let disk = FakeDisk::new(before.bytes_per_s(), 2e-3, args.depth);
+    let predicted = predict(&store, FakeDisk { beside_compute, ..disk })?;
+    println!(
+        "beside two threads that read memory the disk keeps {beside_compute:.2} of its bandwidth"
+    );
     println!("{:?}", store.stats());
     let memory = ProcessMemory::read()?;
     println!("{memory:?}");

@@ -146,6 +146,19 @@ fn the_simulated_disk_is_the_bound_where_it_should_be() {
 }
 
 #[test]
+fn a_disk_that_slows_beside_the_processor_costs_its_share_of_the_computing() {
+    let extents = SHAPES[0].extents(18, 4 * MIB).unwrap();
+    let plan = Plan::new(extents, input(GB, Streaming::Direct, PinnedIn::Arena)).unwrap();
+    let compute = FakeCompute { bytes_per_s: 15e9, pass_s: 0.0, tile_s: 0.0 };
+    let alone = FakeDisk::new(2e9, 1e-4, 8);
+    let seconds = |disk| simulate(&plan, disk, compute, 3).unwrap()[2].seconds;
+    let slower = seconds(FakeDisk { beside_compute: 0.25, ..alone }) - seconds(alone);
+    // The disk bounds this pass and is busy throughout: it loses three quarters of the computing.
+    let expected = 0.75 * Shape::pass_bytes(plan.extents()) as f64 / compute.bytes_per_s;
+    assert!((0.9..1.1).contains(&(slower / expected)), "{slower} s, {expected} s expected");
+}
+
+#[test]
 fn a_fault_reaches_the_caller_and_the_pass_goes_on() {
     let extents = SHAPES[0].extents(18, 4 * MIB).unwrap();
     let plan = Plan::new(extents, input(GB, Streaming::Direct, PinnedIn::Arena)).unwrap();

@@ -21,6 +21,9 @@ pub struct FakeDisk {
     pub queue_depth: u32,
     /// What a single read gets at most (a large read on an idle NVMe drive does not fill it).
     pub bytes_per_s_single: f64,
+    /// The share of its bandwidth that is left while the processor computes: reading wants memory
+    /// bandwidth too, and on a virtual machine often a core.
+    pub beside_compute: f64,
     /// Every n-th read fails; 0 for none.
     pub fault_every: u64,
 }
@@ -34,6 +37,7 @@ impl FakeDisk {
             latency_s,
             queue_depth,
             bytes_per_s_single: bytes_per_s,
+            beside_compute: 1.0,
             fault_every: 0,
         }
     }
@@ -161,6 +165,7 @@ impl World<'_> {
     /// The processor is busy; reads come back meanwhile, and are followed by others as they would
     /// be: the live store submits on release, so not before this tile is done.
     fn compute(&mut self, seconds: f64) {
+        self.disk.slow_down(self.now, seconds);
         self.now += (seconds * 1e9) as u64;
         self.take_completions();
     }
@@ -190,6 +195,16 @@ struct Disk {
 }
 
 impl Disk {
+    /// The processor computes from `now` for so long: what is under way takes longer.
+    fn slow_down(&mut self, now: u64, seconds: f64) {
+        let busy = self.busy_until.saturating_sub(now) as f64;
+        // Work of `busy` gets done at the lower rate, for at most the time of the computing.
+        let share = self.model.beside_compute.clamp(0.01, 1.0);
+        let lost = ((busy / share).min(seconds * 1e9) * (1.0 - share)) as u64;
+        self.busy_until += lost;
+        self.under_way.iter_mut().for_each(|read| read.done += lost);
+    }
+
     fn start(&mut self, now: u64, issue: Issue, bytes: u64) {
         let d = &self.model;
         let ns = |s: f64| (s * 1e9) as u64;
