@@ -3,72 +3,104 @@
 
 use std::arch::x86_64::*;
 
+use super::each_at;
 use super::tile::Block16;
 use super::unpack::{Class, Scales, Unpack};
-use super::{Part, each_at};
 use crate::format::canonical::Min;
 use crate::isa::Avx512;
+use crate::matmul::job::RowJob;
 use crate::quantize::XBlock;
 
-/// Columns that pass over a tile together: each vector of weights is loaded once for so many.
-const COLUMNS: usize = 8;
+/// Columns that pass over tiles together: each vector of weights is loaded once for so many. With two groups
+/// of rows that are 12 integer and 12 float sums; each vector of activations then serves both groups.
+const COLUMNS: usize = 6;
 
-/// Adds the tile's blocks to the sums of all columns.
-pub(super) fn all_columns<B: Unpack>(_: Avx512, part: &mut Part<'_, '_, '_>) {
+type Sums<T, const GROUPS: usize, const COLS: usize> = [[T; COLS]; GROUPS];
+
+/// Unpacked blocks of `GROUPS` times 16 rows, and where their sums belong.
+pub(super) struct Tiles<'j, 'a, 't, const GROUPS: usize> {
+    pub(super) blocks: [&'t [Block16]; GROUPS],
+    pub(super) job: &'j mut RowJob<'a>,
+    pub(super) first: usize,
+    /// First block of 32 of the tiles within the rows.
+    pub(super) start: usize,
+}
+
+/// Adds the tiles' blocks to the sums of all columns.
+pub(super) fn all_columns<B: Unpack, const GROUPS: usize>(
+    _: Avx512,
+    tiles: &mut Tiles<'_, '_, '_, GROUPS>,
+) {
     // SAFETY: the token proves that the CPU has the instructions.
-    unsafe { all_columns_here::<B>(part) }
+    unsafe { all_columns_here::<B, GROUPS>(tiles) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn all_columns_here<B: Unpack>(part: &mut Part<'_, '_, '_>) {
-    let cols = part.job.x.cols();
+fn all_columns_here<B: Unpack, const GROUPS: usize>(tiles: &mut Tiles<'_, '_, '_, GROUPS>) {
+    let cols = tiles.job.x.cols();
     let mut col = 0;
     while col < cols {
         col += match cols - col {
-            1 => columns::<B, 1>(part, col),
-            2 | 3 => columns::<B, 2>(part, col),
-            4..8 => columns::<B, 4>(part, col),
-            _ => columns::<B, COLUMNS>(part, col),
+            1 => columns::<B, GROUPS, 1>(tiles, col),
+            2 | 3 => columns::<B, GROUPS, 2>(tiles, col),
+            4 | 5 => columns::<B, GROUPS, 4>(tiles, col),
+            _ => columns::<B, GROUPS, COLUMNS>(tiles, col),
         };
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn columns<B: Unpack, const COLS: usize>(part: &mut Part<'_, '_, '_>, col: usize) -> usize {
+fn columns<B: Unpack, const GROUPS: usize, const COLS: usize>(
+    tiles: &mut Tiles<'_, '_, '_, GROUPS>,
+    col: usize,
+) -> usize {
+    let len = tiles.blocks[0].len();
+    let (first, start) = (tiles.first, tiles.start);
     let mut x: [&[XBlock]; COLS] = [&[]; COLS];
-    let mut sums = [_mm512_setzero_ps(); COLS];
+    let mut sums = [[_mm512_setzero_ps(); COLS]; GROUPS];
     for c in 0..COLS {
-        x[c] = &part.job.x.column(col + c)[part.start..][..part.blocks.len()];
-        sums[c] = both(part.sums(col + c));
+        x[c] = &tiles.job.x.column(col + c)[start..][..len];
+        if start > 0 {
+            let out = tiles.job.out(col + c, first..first + 16 * GROUPS);
+            for (group, out) in out.as_chunks::<16>().0.iter().enumerate() {
+                // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+                sums[group][c] = unsafe { _mm512_loadu_ps(out.as_ptr()) };
+            }
+        }
     }
-    multiply::<B, COLS>(part.blocks, x, &mut sums);
-    for (c, sum) in sums.into_iter().enumerate() {
-        let low = _mm512_castps512_ps256(sum);
-        part.set_sums(col + c, [low, _mm512_extractf32x8_ps::<1>(sum)]);
+    multiply::<B, GROUPS, COLS>(&tiles.blocks, x, &mut sums);
+    for c in 0..COLS {
+        let out = tiles.job.out(col + c, first..first + 16 * GROUPS);
+        for (group, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            // SAFETY: the array is 64 writable bytes; the store needs no alignment.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums[group][c]) };
+        }
     }
     COLS
 }
 
-/// Adds the products of all blocks of the tile with the columns' blocks to `sums`.
+/// Adds the products of all blocks of the tiles with the columns' blocks to `sums`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply<B: Unpack, const COLS: usize>(
-    tile: &[Block16],
+fn multiply<B: Unpack, const GROUPS: usize, const COLS: usize>(
+    tiles: &[&[Block16]; GROUPS],
     x: [&[XBlock]; COLS],
-    sums: &mut [__m512; COLS],
+    sums: &mut Sums<__m512, GROUPS, COLS>,
 ) {
     let mut total = *sums;
-    for (block, w) in tile.iter().enumerate() {
-        let x = each_at(x, block);
+    for block in 0..tiles[0].len() {
+        let (w, x) = (each_at(*tiles, block), each_at(x, block));
+        let d: [__m512; GROUPS] = std::array::from_fn(|group| both(w[group].d));
         if B::SPLIT {
-            add(dot::<B, COLS>(w, x, 0..4), both(w.d), x, &mut total);
+            add(dot::<B, GROUPS, COLS>(w, x, 0..4), d, x, &mut total);
             // Split formats have no minimum: the field holds the second scale.
-            add(dot::<B, COLS>(w, x, 4..8), both(w.min), x, &mut total);
+            let d: [__m512; GROUPS] = std::array::from_fn(|group| both(w[group].min));
+            add(dot::<B, GROUPS, COLS>(w, x, 4..8), d, x, &mut total);
         } else {
-            add(products::<B, COLS>(w, x), both(w.d), x, &mut total);
+            add(products::<B, GROUPS, COLS>(w, x), d, x, &mut total);
         }
-        add_minimum::<B, COLS>(w, x, &mut total);
+        add_minimum::<B, GROUPS, COLS>(w, x, &mut total);
     }
     *sums = total;
 }
@@ -76,99 +108,123 @@ fn multiply<B: Unpack, const COLS: usize>(
 /// Step 2 of the sum (see [`crate::format::canonical`]).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add<const COLS: usize>(
-    products: [__m512i; COLS],
-    d: __m512,
+fn add<const GROUPS: usize, const COLS: usize>(
+    products: Sums<__m512i, GROUPS, COLS>,
+    d: [__m512; GROUPS],
     x: [&XBlock; COLS],
-    total: &mut [__m512; COLS],
+    total: &mut Sums<__m512, GROUPS, COLS>,
 ) {
     for col in 0..COLS {
-        let d = _mm512_mul_ps(d, _mm512_set1_ps(x[col].d));
-        total[col] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[col]), d, total[col]);
+        let xd = _mm512_set1_ps(x[col].d);
+        for group in 0..GROUPS {
+            let product = _mm512_cvtepi32_ps(products[group][col]);
+            let d = _mm512_mul_ps(d[group], xd);
+            total[group][col] = _mm512_fmadd_ps(product, d, total[group][col]);
+        }
     }
 }
 
 /// Step 3 of the sum.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_minimum<B: Unpack, const COLS: usize>(
-    w: &Block16,
+fn add_minimum<B: Unpack, const GROUPS: usize, const COLS: usize>(
+    w: [&Block16; GROUPS],
     x: [&XBlock; COLS],
-    total: &mut [__m512; COLS],
+    total: &mut Sums<__m512, GROUPS, COLS>,
 ) {
     for col in 0..COLS {
-        let (factor, min) = match B::MIN {
-            Min::None => return,
-            Min::Value => (both(w.min), _mm512_set1_ps(x[col].s)),
-            Min::Scaled => {
-                let scales = both_integers(w.offset);
-                let sums = _mm512_madd_epi16(scales, _mm512_set1_epi32(x[col].sums));
-                let d = _mm512_mul_ps(both(w.min), _mm512_set1_ps(x[col].d));
-                (_mm512_cvtepi32_ps(sums), d)
-            }
-        };
-        total[col] = _mm512_fmadd_ps(factor, min, total[col]);
+        for group in 0..GROUPS {
+            let min = both(w[group].min);
+            let (factor, min) = match B::MIN {
+                Min::None => return,
+                Min::Value => (min, _mm512_set1_ps(x[col].s)),
+                Min::Scaled => {
+                    let scales = both_integers(w[group].offset);
+                    let sums = _mm512_madd_epi16(scales, _mm512_set1_epi32(x[col].sums));
+                    (_mm512_cvtepi32_ps(sums), _mm512_mul_ps(min, _mm512_set1_ps(x[col].d)))
+                }
+            };
+            total[group][col] = _mm512_fmadd_ps(factor, min, total[group][col]);
+        }
     }
 }
 
 /// The exact integer sums of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn products<B: Unpack, const COLS: usize>(w: &Block16, x: [&XBlock; COLS]) -> [__m512i; COLS] {
-    let scale = |half: usize| {
-        // The same number twice in 16 bits: the upper one, with its sign.
-        _mm512_srai_epi32::<16>(both_integers(w.scale[half]))
-    };
+fn products<B: Unpack, const GROUPS: usize, const COLS: usize>(
+    w: [&Block16; GROUPS],
+    x: [&XBlock; COLS],
+) -> Sums<__m512i, GROUPS, COLS> {
     match B::SCALES {
-        Scales::None => dot::<B, COLS>(w, x, 0..8),
-        Scales::Per32 => {
-            let scale = scale(0);
-            let mut sums = dot::<B, COLS>(w, x, 0..8);
-            for sum in &mut sums {
-                *sum = _mm512_mullo_epi32(*sum, scale);
-            }
-            sums
-        }
+        Scales::None => dot::<B, GROUPS, COLS>(w, x, 0..8),
+        Scales::Per32 => scaled(dot::<B, GROUPS, COLS>(w, x, 0..8), w, 0),
         Scales::Per16 => {
-            let (low_scale, high_scale) = (scale(0), scale(1));
-            let mut sums = dot::<B, COLS>(w, x, 0..4);
-            let high = dot::<B, COLS>(w, x, 4..8);
-            for (sum, high) in sums.iter_mut().zip(high) {
-                let low = _mm512_mullo_epi32(*sum, low_scale);
-                *sum = _mm512_add_epi32(low, _mm512_mullo_epi32(high, high_scale));
+            let mut sums = scaled(dot::<B, GROUPS, COLS>(w, x, 0..4), w, 0);
+            let high = scaled(dot::<B, GROUPS, COLS>(w, x, 4..8), w, 1);
+            for group in 0..GROUPS {
+                for col in 0..COLS {
+                    sums[group][col] = _mm512_add_epi32(sums[group][col], high[group][col]);
+                }
             }
             sums
         }
     }
 }
 
+/// The sums times the integer scale of the first or the last half.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn scaled<const GROUPS: usize, const COLS: usize>(
+    mut sums: Sums<__m512i, GROUPS, COLS>,
+    w: [&Block16; GROUPS],
+    half: usize,
+) -> Sums<__m512i, GROUPS, COLS> {
+    for group in 0..GROUPS {
+        // The same number twice in 16 bits: the upper one, with its sign.
+        let scale = _mm512_srai_epi32::<16>(both_integers(w[group].scale[half]));
+        for col in 0..COLS {
+            sums[group][col] = _mm512_mullo_epi32(sums[group][col], scale);
+        }
+    }
+    sums
+}
+
 /// Sums over some of the eight quads of codes, without scales.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn dot<B: Unpack, const COLS: usize>(
-    w: &Block16,
+fn dot<B: Unpack, const GROUPS: usize, const COLS: usize>(
+    w: [&Block16; GROUPS],
     x: [&XBlock; COLS],
     quads: std::ops::Range<usize>,
-) -> [__m512i; COLS] {
+) -> Sums<__m512i, GROUPS, COLS> {
     // Signed codes become unsigned ones, 128 larger; what an offset adds is taken off first.
-    let offset = if matches!(B::CLASS, Class::Signed) { 128 } else { B::OFFSET };
-    let mut sums = [_mm512_setzero_si512(); COLS];
+    let signed = matches!(B::CLASS, Class::Signed);
+    let offset = if signed { 128 } else { i32::from(B::OFFSET) };
+    let mut sums = [[_mm512_setzero_si512(); COLS]; GROUPS];
     if offset != 0 {
-        let low = if quads.start == 0 { i32::from(-offset) & 0xffff } else { 0 };
-        let high = if quads.end == 8 { i32::from(-offset) << 16 } else { 0 };
-        let factors = _mm512_set1_epi32(low | high);
         for col in 0..COLS {
-            sums[col] = _mm512_dpwssd_epi32(sums[col], factors, _mm512_set1_epi32(x[col].sums));
+            let low = if quads.start == 0 { i32::from(x[col].sums as i16) } else { 0 };
+            let high = if quads.end == 8 { x[col].sums >> 16 } else { 0 };
+            let start = _mm512_set1_epi32(-offset * (low + high));
+            for group in 0..GROUPS {
+                sums[group][col] = start;
+            }
         }
     }
     for quad in quads {
-        let mut codes = both_integers(w.codes[quad]);
-        if matches!(B::CLASS, Class::Signed) {
-            codes = _mm512_xor_si512(codes, _mm512_set1_epi8(-128));
+        let mut codes = [_mm512_setzero_si512(); GROUPS];
+        for group in 0..GROUPS {
+            codes[group] = both_integers(w[group].codes[quad]);
+            if signed {
+                codes[group] = _mm512_xor_si512(codes[group], _mm512_set1_epi8(-128));
+            }
         }
         for col in 0..COLS {
             let x = _mm512_set1_epi32(x[col].quads[quad]);
-            sums[col] = _mm512_dpbusd_epi32(sums[col], codes, x);
+            for group in 0..GROUPS {
+                sums[group][col] = _mm512_dpbusd_epi32(sums[group][col], codes[group], x);
+            }
         }
     }
     sums

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::tile::Next;
 use crate::matmul::job::RowJob;
 use crate::quantize::LANES;
 
@@ -130,7 +131,12 @@ fn cell<F: Float, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usi
     let eights: [&[[F::Bytes; 8]]; R] =
         std::array::from_fn(|r| &weights[r].as_chunks().0[..2 * whole]);
     let x_whole: [&[[f32; 8]]; C] = std::array::from_fn(|c| &x[c][..2 * whole]);
+    // With one column the next rows are asked for in the order in which they lie in memory.
+    let mut next = Next::near(job.row(row), R, job.row_bytes);
     for block in 0..whole {
+        if C == 1 {
+            next.prefetch(R * size_of::<[F::Bytes; LANES]>());
+        }
         for half in 0..2 {
             let at = 2 * block + half;
             // SAFETY: this function has the target features.
@@ -169,7 +175,7 @@ fn cell<F: Float, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usi
 /// Lanes 8 apart, then 4, 2, 1.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tree(sums: [__m256; 2]) -> f32 {
+pub(super) fn tree(sums: [__m256; 2]) -> f32 {
     let eight = _mm256_add_ps(sums[0], sums[1]);
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));

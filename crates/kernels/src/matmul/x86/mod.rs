@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod direct;
 mod float;
+mod float512;
 mod tile;
 mod unpack;
 
@@ -33,6 +34,12 @@ pub(super) fn rows(avx2: Avx2, wide: Option<Avx512>, job: RowJob<'_>, tile: &mut
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rows_of_format(job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, tile: &mut Tile) {
+    match (job.format, wide) {
+        (Format::F32, Some(token)) => return float512::rows::<float::Single>(token, job),
+        (Format::F16, Some(token)) => return float512::rows::<float::Half>(token, job),
+        (Format::BF16, Some(token)) => return float512::rows::<float::Brain>(token, job),
+        _ => {}
+    }
     match job.format {
         Format::F32 => float::rows::<float::Single>(job),
         Format::F16 => float::rows::<float::Half>(job),
@@ -69,26 +76,27 @@ fn block_rows<B: Unpack>(mut job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, 
     let done = if job.x.cols() == 1 { direct_rows(&mut job, avx2, wide) } else { 0 };
     // Vectors of 16 rows pay if there are columns to share them.
     let wide = wide.filter(|_| job.x.cols() > DECODE_COLS);
-    for first in (done..job.rows.len()).step_by(16) {
-        let rows = 16.min(job.rows.len() - first);
-        if rows > 8 {
-            group::<B, 2>(&mut job, first, rows, wide, tile);
-        } else {
-            group::<B, 1>(&mut job, first, rows, wide, tile);
-        }
+    let mut first = done;
+    while first < job.rows.len() {
+        let rows = job.rows.len() - first;
+        first += match (rows, wide) {
+            (32.., Some(token)) => wide_group::<B, 2>(&mut job, first, token, tile),
+            (16.., Some(token)) => wide_group::<B, 1>(&mut job, first, token, tile),
+            (9.., _) => group::<B, 2>(&mut job, first, rows.min(16), tile),
+            _ => group::<B, 1>(&mut job, first, rows, tile),
+        };
     }
 }
 
 /// `rows` rows from `first` on, in `SIDES` groups of 8; a last group that is not full repeats the last
-/// row.
+/// row. Returns `rows`.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn group<B: Unpack, const SIDES: usize>(
     job: &mut RowJob<'_>,
     first: usize,
     rows: usize,
-    wide: Option<Avx512>,
     tile: &mut Tile,
-) {
+) -> usize {
     let cols = job.x.cols();
     let weights: [[&[B]; 8]; SIDES] = std::array::from_fn(|side| {
         std::array::from_fn(|row| as_blocks(job.row(first + (8 * side + row).min(rows - 1))))
@@ -107,11 +115,46 @@ fn group<B: Unpack, const SIDES: usize>(
         }
         let blocks = &tile.0[..(end - start) * B::GROUPS];
         let mut part = Part { blocks, job: &mut *job, first, rows, start: start * B::GROUPS };
-        match wide {
-            Some(token) if SIDES == 2 => avx512::all_columns::<B>(token, &mut part),
-            _ => avx2::all_columns::<B, SIDES>(&mut part),
-        }
+        avx2::all_columns::<B, SIDES>(&mut part);
     }
+    rows
+}
+
+/// `GROUPS` times 16 rows from `first` on.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn wide_group<B: Unpack, const GROUPS: usize>(
+    job: &mut RowJob<'_>,
+    first: usize,
+    token: Avx512,
+    tile: &mut Tile,
+) -> usize {
+    let weights: [[[&[B]; 8]; 2]; GROUPS] = std::array::from_fn(|group| {
+        std::array::from_fn(|side| {
+            std::array::from_fn(|row| as_blocks(job.row(first + 16 * group + 8 * side + row)))
+        })
+    });
+    let blocks = weights[0][0][0].len();
+    // The groups share the tile.
+    let step = Tile::step(blocks, GROUPS * B::GROUPS, job.x.cols());
+    let mut next = Next::new(job.row(first), 16 * GROUPS, job.row_bytes);
+    for start in (0..blocks).step_by(step) {
+        let len = blocks.min(start + step) - start;
+        let (used, _) = tile.0.split_at_mut(GROUPS * len * B::GROUPS);
+        for (weights, tile) in weights.iter().zip(used.chunks_exact_mut(len * B::GROUPS)) {
+            for (side, weights) in weights.iter().enumerate() {
+                for (block, out) in (start..).zip(tile.chunks_exact_mut(B::GROUPS)) {
+                    next.prefetch(8 * size_of::<B>());
+                    // SAFETY: this function has the target features.
+                    unsafe { B::unpack(each_at(*weights, block), side, out) }
+                }
+            }
+        }
+        let each = len * B::GROUPS;
+        let blocks = std::array::from_fn(|group| &used[group * each..(group + 1) * each]);
+        let mut tiles = avx512::Tiles { blocks, job: &mut *job, first, start: start * B::GROUPS };
+        avx512::all_columns::<B, GROUPS>(token, &mut tiles);
+    }
+    16 * GROUPS
 }
 
 /// A tile of unpacked rows, and where its sums belong.

@@ -60,13 +60,15 @@ impl Tile {
     }
 }
 
-/// Where the next rows' bytes begin that were not asked for yet.
+/// Which of the next rows' bytes were not asked for yet.
 ///
 /// The rows of a group are read side by side, a pattern that no hardware prefetcher recognises: it
 /// gets a third of the memory's bandwidth (bench `products`, column `ram`). So while one group is
 /// unpacked, the bytes of the next one are asked for in the order in which they lie in memory.
 pub(super) struct Next {
-    address: *const i8,
+    end: usize,
+    /// The first line that was not asked for.
+    line: usize,
     /// Whether a group of rows is small enough to wait in the first-level cache.
     near: bool,
 }
@@ -75,15 +77,25 @@ impl Next {
     /// After `rows` rows that begin at `row` and have `bytes` bytes each.
     pub(super) fn new(row: &[u8], rows: usize, bytes: usize) -> Next {
         let near = rows * bytes <= NEAR_BYTES;
-        Next { address: row.as_ptr().wrapping_add(rows * bytes).cast(), near }
+        let end = row.as_ptr().addr().wrapping_add(rows * bytes);
+        // The line that the rows before end in was asked for with them.
+        Next { end, line: end.next_multiple_of(64), near }
     }
 
-    /// Asks for the next `bytes` bytes. They may lie past the end of the weights: a prefetch of memory
-    /// that is not there does nothing.
+    /// The same for rows that are used from the first-level cache, whatever their size: with two threads that
+    /// brings 50 GB a second where prefetching to the second level brings 43.
+    pub(super) fn near(row: &[u8], rows: usize, bytes: usize) -> Next {
+        Next { near: true, ..Next::new(row, rows, bytes) }
+    }
+
+    /// Asks for the next `bytes` bytes, for each line of them once: asked twice, the second counts
+    /// among the few that a core can wait for. They may lie past the end of the weights: a prefetch of
+    /// memory that is not there does nothing.
     #[inline(always)]
     pub(super) fn prefetch(&mut self, bytes: usize) {
-        for line in (0..bytes).step_by(64) {
-            let address = self.address.wrapping_add(line);
+        self.end = self.end.wrapping_add(bytes);
+        while self.line < self.end {
+            let address = std::ptr::without_provenance::<i8>(self.line);
             if self.near {
                 // SAFETY: every x86-64 CPU has SSE, and a prefetch reads nothing.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
@@ -91,8 +103,8 @@ impl Next {
                 // SAFETY: as above.
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(address) };
             }
+            self.line = self.line.wrapping_add(64);
         }
-        self.address = self.address.wrapping_add(bytes);
     }
 }
 

@@ -100,7 +100,7 @@ fn rows_of<W: Wide, B: Direct>(w: W, job: &mut RowJob<'_>) -> usize {
     let column = job.x.column(0);
     assert_eq!(column.len() / B::GROUPS * size_of::<B>(), distance, "rows are whole blocks");
     for first in (0..whole).step_by(W::ROWS) {
-        let mut next = Next::new(job.row(first), W::ROWS, distance);
+        let mut next = Next::near(job.row(first), W::ROWS, distance);
         let group = &job.weights[first * distance..(first + W::ROWS) * distance];
         let mut sum = w.floats(0.0);
         for (block, x) in column.chunks_exact(B::GROUPS).enumerate() {
