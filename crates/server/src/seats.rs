@@ -79,6 +79,11 @@ impl Seats {
         self.seats.iter().filter(|seat| seat.task.is_some()).count()
     }
 
+    /// Tokens in all sequences, those that are kept for prompts to come included.
+    pub fn held(&self) -> usize {
+        (0..self.seats.len()).map(|lane| self.session.position(lane)).sum()
+    }
+
     /// Whether all are.
     pub fn is_full(&self) -> bool {
         self.seats.iter().all(|seat| seat.task.is_some())

@@ -51,6 +51,7 @@ impl Worker {
                 seats.fail_all(&ApiError::internal("lowtide itself failed; see its log"));
             }
             shared.metrics.store(engine.store());
+            shared.metrics.kv(seats.held());
             shared.metrics.running.store(seats.busy() as u64, Ordering::Relaxed);
         }
     }
