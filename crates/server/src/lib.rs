@@ -16,6 +16,7 @@ mod calls;
 mod config;
 mod connection;
 mod constraint;
+mod embedding;
 mod error;
 #[cfg(test)]
 mod forced_tests;

@@ -106,8 +106,11 @@ impl Metrics {
         add(&self.finished, 1);
         self.first_token.observe(figures.queue_s + figures.prefill_s);
         self.whole.observe(figures.queue_s + seconds);
-        let held = figures.prompt_tokens + figures.completion_tokens;
-        self.kv_tokens.store(held as u64, Ordering::Relaxed);
+    }
+
+    /// So many tokens are in all KV caches together.
+    pub fn kv(&self, tokens: usize) {
+        self.kv_tokens.store(tokens as u64, Ordering::Relaxed);
     }
 
     /// What the store has done so far.
@@ -123,8 +126,8 @@ impl Metrics {
         let mut out = String::with_capacity(8 << 10);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         let face = shared.face();
-        let context = face.as_ref().map_or(1, |face| face.context.max(1));
-        let kv = get(&self.kv_tokens) / context as f64;
+        let room = face.as_ref().map_or(1, |face| (face.context * face.sequences).max(1));
+        let kv = get(&self.kv_tokens) / room as f64;
         let waiting = shared.queue.waiting() as f64;
         let memory = ProcessMemory::read().unwrap_or_default();
         let mut gauge = |name: &str, kind: &str, help: &str, value: f64| {
@@ -144,7 +147,7 @@ impl Metrics {
         gauge("lowtide_prompt_tokens_total", "counter", "Of prompts.", get(&self.prompt_tokens));
         gauge("lowtide_cached_tokens_total", "counter", "Reused.", get(&self.cached_tokens));
         gauge("lowtide_generated_tokens_total", "counter", "Chosen.", get(&self.tokens));
-        gauge("lowtide_kv_usage_ratio", "gauge", "Of the last answer's context.", kv);
+        gauge("lowtide_kv_usage_ratio", "gauge", "Of all KV caches.", kv);
         gauge("lowtide_resident_bytes", "gauge", "Weights in memory.", get(&self.resident_bytes));
         gauge("lowtide_read_bytes_total", "counter", "Weights read.", get(&self.read_bytes));
         let wait = get(&self.wait_us) / 1e6;

@@ -1,13 +1,13 @@
 //! The sequences of a model, what each holds, and the passes they share.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use lowtide_engine::{Engine, Error, Piece, SharedSession};
 
+use crate::embedding::Embedding;
 use crate::error::ApiError;
 use crate::generate::{Failure, Generation, Next, Step};
-use crate::job::{Event, EventSender, Pooling};
+use crate::job::{Event, EventSender};
 use crate::limits::{PIECE_TOKENS, PROGRESS_INTERVAL};
 use crate::metrics::Metrics;
 use crate::model::ModelFace;
@@ -31,21 +31,6 @@ impl Task {
     }
 }
 
-/// Texts on their way to vectors.
-pub struct Embedding {
-    inputs: VecDeque<Vec<u32>>,
-    pooling: Pooling,
-    vectors: Vec<Vec<f32>>,
-    events: EventSender,
-}
-
-impl Embedding {
-    /// None done yet.
-    pub fn new(inputs: Vec<Vec<u32>>, pooling: Pooling, events: EventSender) -> Self {
-        Self { inputs: inputs.into(), pooling, vectors: Vec::new(), events }
-    }
-}
-
 /// A sequence.
 #[derive(Default)]
 struct Seat {
@@ -53,6 +38,8 @@ struct Seat {
     held: Vec<u32>,
     /// When it was taken last; what was not used for the longest time is given up first.
     taken: u64,
+    /// When a piece of its prompt was read last; 0: none yet.
+    read: u64,
     task: Option<Task>,
 }
 
@@ -77,6 +64,11 @@ impl Seats {
     /// Sequences that something is being made with.
     pub fn busy(&self) -> usize {
         self.seats.iter().filter(|seat| seat.task.is_some()).count()
+    }
+
+    /// Tokens in all sequences, those that are kept for prompts to come included.
+    pub fn held(&self) -> usize {
+        (0..self.seats.len()).map(|lane| self.session.position(lane)).sum()
     }
 
     /// Whether all are.
@@ -107,6 +99,7 @@ impl Seats {
         let Some((lane, _)) = best else { return };
         self.clock += 1;
         self.seats[lane].taken = self.clock;
+        self.seats[lane].read = 0;
         self.seats[lane].task = Some(task);
         self.begin(lane, metrics);
     }
@@ -174,19 +167,21 @@ impl Seats {
         self.seats.iter().enumerate().filter_map(next).collect()
     }
 
-    /// A piece of the prompt that came first. Where others write meanwhile and nothing is read from
-    /// the disk it is short, so that their tokens go on coming; where the pass waits for the disk it
-    /// is as long as there is room.
+    /// A piece of a prompt. Prompts take turns, so that a long one does not keep short ones waiting.
+    /// Where others write meanwhile and nothing is read from the disk it is short, so that their
+    /// tokens go on coming; where the pass waits for the disk it is as long as there is room.
     fn piece(&self, engine: &Engine, steps: usize) -> Option<Reading> {
         let reading = |(lane, seat): (usize, &Seat)| match &seat.task {
             Some(Task::Generate(generation)) => match generation.next() {
-                Next::Prompt(done) => Some((seat.taken, lane, done, generation.prompt().len())),
+                Next::Prompt(done) => {
+                    Some((seat.read, seat.taken, lane, done, generation.prompt().len()))
+                }
                 Next::Token(_) => None,
             },
             _ => None,
         };
-        let first = self.seats.iter().enumerate().filter_map(reading).min()?;
-        let (_, lane, from, all) = first;
+        let next = self.seats.iter().enumerate().filter_map(reading).min()?;
+        let (_, _, lane, from, all) = next;
         let budget = engine.budget();
         let streams = budget.streamed_bytes > 0 || budget.expert_cache_bytes > 0;
         let room = self.session.batch() - steps;
@@ -242,7 +237,9 @@ impl Seats {
 
     /// The piece is through; whether it was the last.
     fn read(&mut self, piece: Reading) -> bool {
-        let Seat { held, task, .. } = &mut self.seats[piece.lane];
+        self.clock += 1;
+        let Seat { held, task, read, .. } = &mut self.seats[piece.lane];
+        *read = self.clock;
         if let Some(Task::Generate(generation)) = task {
             held.extend_from_slice(&generation.prompt()[piece.from..piece.to]);
             generation.read(piece.to - piece.from);
@@ -326,27 +323,13 @@ impl Seats {
     fn embed(&mut self, engine: &mut Engine, shared: &Shared) {
         let embeds = |seat: &Seat| matches!(seat.task, Some(Task::Embed(_)));
         let Some(lane) = self.seats.iter().position(embeds) else { return };
-        let Seat { task: Some(Task::Embed(embedding)), held, .. } = &mut self.seats[lane] else {
-            return;
-        };
-        held.clear();
-        if let Some(tokens) = embedding.inputs.pop_front() {
-            let events = embedding.events.clone();
-            engine.set_progress(Some(Box::new(move |_, _| !events.is_cancelled())));
-            let vector = vector(&mut self.session, engine, lane, &tokens, embedding.pooling);
-            engine.set_progress(None);
-            match vector {
-                Ok(vector) => embedding.vectors.push(vector),
-                Err(error) => {
-                    fail(shared, &embedding.events, &Failure::Engine(error));
-                    self.leave(lane, true);
-                    return;
-                }
-            }
-        }
-        if embedding.inputs.is_empty() {
-            let vectors = std::mem::take(&mut embedding.vectors);
-            embedding.events.send(Event::Embedded(vectors));
+        let Some(Task::Embed(embedding)) = &mut self.seats[lane].task else { return };
+        let goes_on = embedding.next(&mut self.session, engine, lane).unwrap_or_else(|error| {
+            fail(shared, &embedding.events, &Failure::Engine(error));
+            false
+        });
+        self.seats[lane].held.clear();
+        if !goes_on {
             self.leave(lane, true);
         }
     }
@@ -363,27 +346,4 @@ struct Reading {
 
 fn common(held: &[u32], prompt: &[u32]) -> usize {
     held.iter().zip(prompt).take_while(|(a, b)| a == b).count()
-}
-
-/// A text's final hidden states as one unit vector.
-fn vector(
-    session: &mut SharedSession,
-    engine: &mut Engine,
-    lane: usize,
-    tokens: &[u32],
-    pooling: Pooling,
-) -> Result<Vec<f32>, Error> {
-    let width = usize::try_from(engine.config().embedding_length).unwrap_or(0);
-    let mut sum = vec![0.0_f64; width];
-    session.hidden_states(engine, lane, tokens, &mut |_, row| {
-        for (sum, x) in sum.iter_mut().zip(row) {
-            match pooling {
-                Pooling::Mean => *sum += f64::from(*x),
-                Pooling::Last => *sum = f64::from(*x),
-            }
-        }
-    })?;
-    // The mean's divisor falls out of the length.
-    let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    Ok(sum.iter().map(|x| (x / length) as f32).collect())
 }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use lowtide_engine::{Engine, Error};
 
+use crate::embedding::Embedding;
 use crate::error::ApiError;
 use crate::generate::{Failure, Generation};
 use crate::job::{Event, EventSender, Job, Work};
 use crate::model::ModelFace;
 use crate::queue::Taken;
-use crate::seats::{Embedding, Seats, Task};
+use crate::seats::{Seats, Task};
 use crate::state::{Phase, Shared};
 
 /// Readies the model of this name from the folder of models. The error is for people.
@@ -51,6 +52,7 @@ impl Worker {
                 seats.fail_all(&ApiError::internal("lowtide itself failed; see its log"));
             }
             shared.metrics.store(engine.store());
+            shared.metrics.kv(seats.held());
             shared.metrics.running.store(seats.busy() as u64, Ordering::Relaxed);
         }
     }

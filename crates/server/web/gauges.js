@@ -20,7 +20,7 @@ export class BudgetGauge {
     this.bar = h("div", { class: "budget-bar" });
     this.list = h("dl", { class: "budget-parts" });
     this.meters = [
-      meter("Charged", "What the system counts against this process's group: the figure that a limit acts on."),
+      meter("Charged", "What the system counts against the server's control group: the figure that a limit acts on. Where others are in the group too, it says nothing of the server."),
       meter("RSS", "Pages that this process has mapped in memory."),
     ];
     this.element = h(
@@ -51,7 +51,7 @@ export class BudgetGauge {
 
   event({ rss_bytes: rss, charge_bytes: charge, budget_bytes: budget }) {
     const total = budget || this.budget?.total_bytes || 1;
-    this.meters[0].set(charge, total, "the server is not alone in a control group: nothing counts it");
+    this.meters[0].set(charge, total, "not counted: its control group is shared");
     this.meters[1].set(rss, total, "not known");
   }
 }

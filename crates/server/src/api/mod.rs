@@ -5,6 +5,7 @@ pub mod completions;
 pub mod embeddings;
 pub mod messages;
 pub mod responses;
+mod responses_input;
 pub mod small;
 mod wire;
 

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use lowtide_tokenizer::Message;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::chat::{axum_json, now};
-use super::{Begun, Caller, Talk};
+use super::{Begun, Caller, Talk, responses_input};
 use crate::error::ApiError;
 use crate::format::Call;
 use crate::job::{Figures, Finish, TokenLogprob};
-use crate::json::{Fields, expected};
-use crate::prompt::{Conversation, text_of};
+use crate::json::Fields;
+use crate::prompt::Conversation;
 use crate::reader::Delta;
 use crate::request;
 use crate::stream::{Answer, Frames, Protocol, collect, respond};
@@ -33,11 +33,12 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         return Err(fields.error("background", "this server keeps no state"));
     }
     let stream = fields.flag("stream")?.unwrap_or(false);
+    let asked = asked(&fields);
     let mut conversation = Conversation::default();
     if let Some(text) = fields.string("instructions")? {
         conversation.messages.push(Message::new("system", text));
     }
-    input(&mut fields, &mut conversation.messages)?;
+    responses_input::read(&mut fields, &mut conversation.messages)?;
     conversation.tools = request::tools(&mut fields)?;
     if let Some(effort) = reasoning_effort(&mut fields)? {
         conversation.variables.insert("reasoning_effort".into(), Value::String(effort));
@@ -65,6 +66,7 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         id: caller.shared.answer_id("resp_"),
         created: now(),
         model: Arc::clone(&face.id),
+        asked,
         temperature: f64::from(talk.sampling.temperature),
         top_p: f64::from(talk.sampling.top_p),
     };
@@ -86,6 +88,20 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
     Ok(axum_json(&body).into_response())
 }
 
+/// What an answer repeats of its request, and what holds where the request does not say.
+fn asked(fields: &Fields) -> Map<String, Value> {
+    let usual = [
+        ("instructions", Value::Null),
+        ("max_output_tokens", Value::Null),
+        ("metadata", json!({})),
+        ("parallel_tool_calls", json!(true)),
+        ("tool_choice", json!("auto")),
+        ("tools", json!([])),
+    ];
+    let sent = |name| fields.peek(name).filter(|value| !value.is_null()).cloned();
+    usual.into_iter().map(|(name, usual)| (name.to_owned(), sent(name).unwrap_or(usual))).collect()
+}
+
 fn reasoning_effort(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     match fields.object("reasoning")? {
         Some(mut reasoning) => reasoning.string("effort"),
@@ -93,69 +109,12 @@ fn reasoning_effort(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// A text, or a list of messages, calls and their results.
-fn input(fields: &mut Fields, out: &mut Vec<Message>) -> Result<(), ApiError> {
-    let list = match fields.take("input") {
-        None => return Err(fields.error("input", "is missing")),
-        Some(Value::String(text)) => {
-            out.push(Message::new("user", text));
-            return Ok(());
-        }
-        Some(Value::Array(list)) if !list.is_empty() => list,
-        Some(Value::Array(_)) => return Err(fields.error("input", "is empty")),
-        Some(other) => return Err(fields.error("input", expected("a string or a list", &other))),
-    };
-    for (index, value) in list.into_iter().enumerate() {
-        let mut item = Fields::of(value, &format!("input[{index}]"))?;
-        let kind = item.string("type")?.unwrap_or_else(|| "message".to_owned());
-        match kind.as_str() {
-            "message" => out.push(said(&mut item)?),
-            "function_call" => {
-                let name = item.string("name")?.ok_or_else(|| item.error("name", "is missing"))?;
-                let text = item.string("arguments")?.unwrap_or_else(|| "{}".to_owned());
-                let arguments: Value = serde_json::from_str(&text)
-                    .map_err(|error| item.error("arguments", format!("is no JSON: {error}")))?;
-                let id = item.string("call_id")?;
-                let mut message = Message::new("assistant", "");
-                let call = json!({
-                    "id": id, "type": "function",
-                    "function": { "name": name, "arguments": arguments },
-                });
-                message.fields.insert("tool_calls".into(), json!([call]));
-                out.push(message);
-            }
-            "function_call_output" => {
-                let content = item.take("output").unwrap_or_default();
-                let mut message = Message::new("tool", text_of(content, &item, "output")?);
-                let id = item.string("call_id")?;
-                message.fields.insert("tool_call_id".into(), json!(id));
-                out.push(message);
-            }
-            "reasoning" => {}
-            _ => {
-                let kind: String = kind.chars().take(40).collect();
-                return Err(item.error("type", format!("{kind:?} is not supported")));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn said(item: &mut Fields) -> Result<Message, ApiError> {
-    let role = item.string("role")?.unwrap_or_default();
-    let role = match role.as_str() {
-        "developer" => "system",
-        "user" | "assistant" | "system" => role.as_str(),
-        _ => return Err(item.error("role", "must be user, assistant, system or developer")),
-    };
-    let content = item.take("content").ok_or_else(|| item.error("content", "is missing"))?;
-    Ok(Message::new(role, text_of(content, item, "content")?))
-}
-
 struct Head {
     id: String,
     created: u64,
     model: Arc<str>,
+    /// What is repeated of the request.
+    asked: Map<String, Value>,
     temperature: f64,
     top_p: f64,
 }
@@ -220,25 +179,24 @@ impl Head {
                 "total_tokens": figures.prompt_tokens + figures.completion_tokens,
             })
         });
-        json!({
+        let mut body = json!({
             "id": self.id,
             "object": "response",
             "created_at": self.created,
             "status": status,
             "error": null,
             "incomplete_details": cut.then(|| json!({ "reason": "max_output_tokens" })),
-            "instructions": null,
-            "metadata": {},
             "model": &*self.model,
             "output": output,
-            "parallel_tool_calls": true,
             "temperature": self.temperature,
-            "tool_choice": "auto",
-            "tools": [],
             "top_p": self.top_p,
             "store": false,
             "usage": usage,
-        })
+        });
+        if let Value::Object(body) = &mut body {
+            body.extend(self.asked.clone());
+        }
+        body
     }
 }
 
