@@ -4,8 +4,15 @@
 //! about equally; but within a text the traffic is local. Mixtral's paper (arXiv 2401.04088, section 5)
 //! reports that the same expert is first choice for two tokens in a row clearly more often than by chance in
 //! the middle and last layers, and hardly so in the first. Qwen3's and DeepSeek's reports balance over
-//! whole batches of sequences, not within one, so single topics may be skewed. [`Kind::Local`] follows
-//! that: a text has favourites, and a token repeats part of the last one's experts.
+//! whole batches of sequences, not within one, so single topics may be skewed. Liang et al. (arXiv 2505.16056)
+//! find in 20 models that tokens near each other use similar experts, to degrees that differ from model to
+//! model, and that this goes together with balance over all text; Skliar et al. (arXiv 2412.00099) build on
+//! the same in DeepSeek-V2-Lite, Qwen and Mixtral. In numbers: a trace of OLMoE over 49,152 tokens (data set
+//! `mkvn/quantization-cache-amplification`) fits Zipf's law with exponents of 0.45 to 0.84 by layer, 0.65 in
+//! all, and a token repeats 25 to 47 % of the last one's experts, where 12.5 % is chance; for Qwen3-30B-A3B the
+//! handbook of `gpu-container` counts 58 of 128 experts for 90 % of the uses over 8,000 tokens of Python, and
+//! 65 over mixed text, as many as Zipf's law gives with exponents of 1.1 to 1.2. [`Kind::Local`] follows that:
+//! a text has favourites, and a token repeats part of the last one's experts.
 
 use std::io::{self, BufRead};
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lowtide_bench::synth::{self, Error, Mix, Shape, Spec, Vocab};
+use lowtide_bench::synth::{self, Error, Mix, Shape, Skew, Spec, Vocab};
 use lowtide_gguf::split::{SplitInfo, TensorTable};
 use lowtide_gguf::{GgmlType, Gguf};
 use lowtide_kernels::format::{Format, dequantize};
@@ -126,6 +126,49 @@ fn a_split_set_holds_what_the_file_holds() {
     assert!(matches!(synth::plan_shards(&spec, u16::MAX), Err(Error::Shape { .. })));
     let most = whole.tensors().len() as u16;
     assert!(synth::plan_shards(&spec, most).unwrap().iter().all(|p| p.tensors.len() == 1));
+}
+
+fn floats(gguf: &Gguf<'_>, name: &str) -> (Vec<f32>, usize) {
+    let tensor = gguf.require_tensor(name).unwrap();
+    let data = gguf.tensor_data(tensor).unwrap();
+    let ty = tensor.ggml_type();
+    let format = Format::ALL.iter().find(|f| GgmlType::from_name(f.name()).unwrap() == ty).unwrap();
+    let width = tensor.row_len() as usize;
+    let mut out = vec![0.0; tensor.elements() as usize];
+    dequantize(*format, data, &mut out).unwrap();
+    (out, width)
+}
+
+/// In each topic's column the routers hold Zipf's logarithms, in an order of the layer's own, and the embedding
+/// the mark of a token's topic.
+#[test]
+fn a_skew_is_in_routers_embedding_and_output_and_needs_experts() {
+    let mut spec = Spec::named("qwen3moe-tiny", "q4_k_m").unwrap();
+    spec.shape.skew = Some(Skew { exponent: 1.0, topics: 2 });
+    let file = synth::to_bytes(&spec).unwrap();
+    let gguf = Gguf::parse(&file).unwrap();
+    for layer in 0..2 {
+        let (router, width) = floats(&gguf, &format!("blk.{layer}.ffn_gate_inp.weight"));
+        for topic in 0..2 {
+            let mut column: Vec<f32> = router.iter().skip(topic).step_by(width).copied().collect();
+            assert!(!column.is_sorted_by(|a, b| a >= b), "favourites are not in order of number");
+            column.sort_by(|a, b| b.total_cmp(a));
+            // ln 1, ln 2 and ln 4 are evenly spaced.
+            let steps = (column[0] - column[1], column[1] - column[3]);
+            assert!((steps.0 / steps.1 - 1.0).abs() < 1e-3 && steps.0 > 0.0, "{column:?}");
+        }
+    }
+    for name in ["token_embd.weight", "output.weight"] {
+        let (rows, width) = floats(&gguf, name);
+        let tokens = rows.len() / width;
+        for (token, row) in rows.chunks(width).enumerate() {
+            let own = token * 2 / tokens;
+            assert!(row[own] > 0.0 && row[1 - own] == 0.0, "{name}: {token} {:?}", &row[..2]);
+        }
+    }
+    let mut dense = Spec::named("llama-tiny", "q4_0").unwrap();
+    dense.shape.skew = spec.shape.skew;
+    assert!(matches!(synth::plan(&dense), Err(Error::Shape { .. })));
 }
 
 #[test]

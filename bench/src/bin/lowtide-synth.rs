@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lowtide_bench::synth::{self, Mix, Shape, Spec, Vocab};
+use lowtide_bench::synth::{self, Mix, Shape, Skew, Spec, Vocab};
 
 /// Write a GGUF file of an exact shape with random weights of plausible scale.
 ///
@@ -49,6 +49,9 @@ struct Args {
     /// Layers, in place of the shape's own
     #[arg(long)]
     layers: Option<u64>,
+    /// How experts are preferred: uniform, zipf:EXPONENT, or topics:NUMBER:EXPONENT (token ids in as many runs)
+    #[arg(long, value_parser = parse_router, default_value = "uniform")]
+    router: Router,
     /// Trained context that the file states
     #[arg(long)]
     ctx: Option<u32>,
@@ -58,6 +61,24 @@ struct Args {
     /// Same seed, same bytes
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// What `--router` asks for.
+#[derive(Clone, Copy, Debug)]
+struct Router(Option<Skew>);
+
+fn parse_router(text: &str) -> Result<Router, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+    let topics = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+    Ok(Router(match parts.as_slice() {
+        ["uniform"] => None,
+        ["zipf", exponent] => Some(Skew { exponent: number(exponent)?, topics: 1 }),
+        ["topics", count, exponent] => {
+            Some(Skew { exponent: number(exponent)?, topics: topics(count)? })
+        }
+        _ => return Err("not uniform, zipf:EXPONENT or topics:NUMBER:EXPONENT".to_owned()),
+    }))
 }
 
 fn after_help() -> String {
@@ -146,6 +167,7 @@ fn resolve(args: &Args) -> Result<Spec, synth::Error> {
     };
     shape.vocabulary = args.vocab_size.unwrap_or(shape.vocabulary);
     shape.layers = args.layers.unwrap_or(shape.layers);
+    shape.skew = args.router.0;
     shape.context = args.ctx.unwrap_or(shape.context);
     let vocab = args.vocab_from.clone().map_or(Vocab::Builtin, Vocab::Of);
     Ok(Spec { shape, mix, vocab, seed: args.seed })

@@ -264,7 +264,7 @@ fn ue4m3_bits(x: f32) -> u8 {
     ((exponent + 7.0) as u8) << 3 | mantissa
 }
 
-fn put_f16(out: &mut [u8], x: f32) {
+pub(super) fn put_f16(out: &mut [u8], x: f32) {
     out.copy_from_slice(&f16_bits(x).to_le_bytes());
 }
 

@@ -15,6 +15,7 @@ mod mix;
 mod rng;
 pub(crate) use rng::Rng;
 mod shape;
+mod skew;
 mod stream;
 mod tensors;
 mod vocab;
@@ -26,6 +27,7 @@ use lowtide_gguf::write::{HeaderWriter, Layout};
 
 pub use mix::{Mix, Role, format_named};
 pub use shape::{Experts, Family, Latent, Rope, Routing, Shape};
+pub use skew::{Mark, Skew};
 pub use tensors::{Fill, TensorSpec};
 pub use vocab::Vocab;
 

@@ -1,5 +1,6 @@
 //! Shapes: the numbers that make a model's size, as the models' own configurations state them.
 
+use super::skew::{Skew, TOPICS_MAX};
 use super::{Error, Mix, tensors};
 
 /// Architectures that can be written, each named in `general.architecture` as llama.cpp knows it.
@@ -155,6 +156,8 @@ pub struct Shape {
     pub experts: Option<Experts>,
     /// Latent attention.
     pub latent: Option<Latent>,
+    /// Routers that prefer some experts.
+    pub skew: Option<Skew>,
 }
 
 /// Layers over which a layer's size is averaged.
@@ -186,6 +189,7 @@ impl Shape {
             qkv_bias: false,
             experts: None,
             latent: None,
+            skew: None,
         }
     }
 
@@ -240,6 +244,16 @@ impl Shape {
                 "a vocabulary of {} is not between 300 and 2^24",
                 self.vocabulary
             ));
+        }
+        if let Some(skew) = self.skew {
+            if self.experts.is_none() || self.tied {
+                return wrong("a skew needs experts, and an output matrix of its own".into());
+            }
+            if !(1..=TOPICS_MAX).contains(&skew.topics) || !(0.0..=4.0).contains(&skew.exponent) {
+                return wrong(format!(
+                    "a skew has 1 to {TOPICS_MAX} topics and an exponent of 0 to 4"
+                ));
+            }
         }
         match self.experts {
             Some(e) if e.used == 0 || e.used > e.count => {

@@ -15,7 +15,7 @@ use lowtide_gguf::GgmlType;
 use super::Plan;
 use super::rng::Rng;
 use super::tensors::{Fill, TensorSpec};
-use super::{blocks, direct};
+use super::{blocks, direct, skew};
 
 /// Bytes of a piece: large enough that a write is one request, small enough that a few in flight are cheap.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -129,13 +129,18 @@ fn make(plan: &Plan, piece: &Piece, pools: &Pools) -> Vec<u8> {
         Fill::RopeFactors(base, head, factor, context) => {
             rope_factors(base, head, factor, context, data);
         }
-        Fill::Normal(std) if plan.layout.tensors[piece.tensor].bytes <= POOL_BYTES => {
+        Fill::Normal(std) | Fill::Marked(std, _)
+            if plan.layout.tensors[piece.tensor].bytes <= POOL_BYTES =>
+        {
             blocks::fill(tensor.ty, std, &mut rng, data);
         }
-        Fill::Normal(std) => {
+        Fill::Normal(std) | Fill::Marked(std, _) => {
             let pool = pool(plan.seed, tensor, std, pools);
             copy_varied(pool.get().map_or(&[], Vec::as_slice), tensor.ty, &mut rng, data);
         }
+    }
+    if let Fill::Marked(std, mark) = tensor.fill {
+        skew::write(mark, tensor, std, (plan.seed, piece.start), data);
     }
     out
 }

@@ -4,6 +4,7 @@ use lowtide_gguf::GgmlType;
 
 use super::mix::{Mix, Role};
 use super::shape::{Experts, Family, Rope, Shape};
+use super::skew::{self, Mark};
 use super::{Error, blocks};
 
 /// What a tensor holds.
@@ -11,6 +12,8 @@ use super::{Error, blocks};
 pub enum Fill {
     /// Random values of mean 0 and this standard deviation.
     Normal(f32),
+    /// The same, and marks over the first columns.
+    Marked(f32, Mark),
     /// `f32` values spread evenly between two bounds.
     Uniform(f32, f32),
     /// Llama 3.1's frequency factors: base, head size, factor, original context.
@@ -78,6 +81,9 @@ pub(super) fn list(shape: &Shape, mix: &Mix) -> Result<Vec<TensorSpec>, Error> {
     } else {
         let gain = (width as f32).sqrt();
         list.matrix("token_embd.weight", Role::Embedding, &[width, vocabulary], gain);
+        if let Some(skew) = shape.skew {
+            list.mark_tokens(skew.topics, skew::token_value(shape));
+        }
     }
     for layer in 0..shape.layers {
         list.layer = layer;
@@ -88,6 +94,9 @@ pub(super) fn list(shape: &Shape, mix: &Mix) -> Result<Vec<TensorSpec>, Error> {
     list.vector("output_norm.weight", width, if gemma { last } else { NORM });
     if !shape.tied {
         list.matrix("output.weight", Role::Output, &[width, vocabulary], OUTPUT_GAIN);
+        if let Some(skew) = shape.skew.filter(|skew| skew.topics > 1) {
+            list.mark_tokens(skew.topics, skew::head_value(shape));
+        }
     }
     if let Rope::Llama3(factor, context) = shape.rope {
         let fill = Fill::RopeFactors(shape.rope_base, shape.head, factor, context);
@@ -122,6 +131,15 @@ impl List<'_> {
 
     fn block_matrix(&mut self, name: &str, role: Role, dims: &[u64], gain: f32) {
         self.matrix(&self.blk(name), role, dims, gain);
+    }
+
+    /// Marks the rows of the last matrix, whose format can hold a mark beside other values.
+    fn mark_tokens(&mut self, topics: u64, value: f32) {
+        let Some(TensorSpec { ty, fill, .. }) = self.tensors.last_mut() else { return };
+        if let Fill::Normal(std) = *fill {
+            *ty = GgmlType::Q8_0;
+            *fill = Fill::Marked(std, Mark::Tokens { topics, value });
+        }
     }
 
     /// Routers and biases of experts stay `f32` in every file.
@@ -230,7 +248,15 @@ impl List<'_> {
     fn experts(&mut self, experts: Experts) {
         let width = self.shape.embedding;
         let Experts { count, feed_forward: ff, .. } = experts;
-        let router = Fill::Normal(OUTPUT_GAIN / (width as f32).sqrt());
+        let random = |gain: f32| gain / (width as f32).sqrt();
+        let router = match self.shape.skew {
+            None => Fill::Normal(random(OUTPUT_GAIN)),
+            Some(skew) => {
+                let (signal, _) = skew::signal(self.shape, self.layer);
+                let mark = Mark::Experts { skew, signal, layer: self.layer };
+                Fill::Marked(random(skew::router_gain(self.shape, self.layer)), mark)
+            }
+        };
         self.floats("ffn_gate_inp.weight", &[width, count], router);
         if experts.fused {
             let both = [width, 2 * ff, count];

@@ -87,6 +87,8 @@ pub struct Answering<'a> {
     pub observers: &'a mut Observers,
     /// What memory is used, for them.
     pub watch: &'a Watch,
+    /// What the fastest token took beside waiting for bytes; `None` before the first.
+    pub token_compute_s: Option<f64>,
 }
 
 impl Answering<'_> {
@@ -118,6 +120,8 @@ impl Answering<'_> {
             let after = self.engine.store().stats().total;
             out.times.decode_read_bytes = after.read_bytes() - before.read_bytes();
             out.times.decode_disk_s = after.disk_busy_s - before.disk_busy_s;
+            out.times.decode_missed_bytes = after.expert_bytes - before.expert_bytes;
+            out.times.token_compute_s = self.token_compute_s;
             self.observers.end()?;
         }
         let rest = text.finish();
@@ -193,6 +197,12 @@ impl Answering<'_> {
                 let (tokens, position) = (ids.len(), self.session.position());
                 let seconds = begun.elapsed().as_secs_f64();
                 let store = self.engine.store().stats().total.since(&before);
+                if !is_prompt {
+                    let compute_s = (seconds - store.wait_s).max(0.0);
+                    let least =
+                        self.token_compute_s.map_or(compute_s, |least| least.min(compute_s));
+                    self.token_compute_s = Some(least);
+                }
                 let pass = Pass { is_prompt, tokens, position, seconds, store };
                 self.observers.after(self.engine, &pass, self.watch)?;
                 Ok(true)

@@ -91,11 +91,17 @@ pub struct MemoryReport {
     pub mapping_resident_bytes: Option<u64>,
 }
 
-/// What the disk would allow, where it is the bound; null where everything is resident.
+/// What disk and processor would allow if each worked all the time beside the other: the longer of what
+/// must be read and what must be computed. Null where everything is resident.
 #[derive(Serialize, Debug, Clone, Copy)]
 pub struct BoundReport {
     pub decode_tok_s: Option<f64>,
     pub achieved: Option<f64>,
+    /// Read for a token at the least: what is streamed, and experts that were missed.
+    pub must_read_bytes_per_token: Option<u64>,
+    /// Seconds of the disk for that, and of the processor for the token that took it least.
+    pub disk_s: Option<f64>,
+    pub compute_s: Option<f64>,
     /// The disk's speed that the bound is for: while tokens were decoded.
     pub disk_bytes_per_s: Option<f64>,
 }
@@ -133,6 +139,33 @@ pub struct Times {
     pub decode_read_bytes: u64,
     /// Seconds of that with at least one read under way.
     pub decode_disk_s: f64,
+    /// Bytes of the experts that were missed meanwhile, whether they had been guessed or not.
+    pub decode_missed_bytes: u64,
+    /// What the fastest token took beside waiting for bytes.
+    pub token_compute_s: Option<f64>,
+}
+
+impl Times {
+    /// The bound of a decoded token for a plan that streams so many bytes for each.
+    fn bound(&self, streamed_bytes: u64) -> BoundReport {
+        let missed = self.decode_missed_bytes.checked_div(self.decode.tokens as u64).unwrap_or(0);
+        let must_read = streamed_bytes + missed;
+        // The disk as it was meanwhile: it can be twice as fast as when the model came in.
+        let disk_bytes_per_s = self.decode_read_bytes as f64 / self.decode_disk_s;
+        let disk_s = must_read as f64 / disk_bytes_per_s;
+        let is_read = must_read > 0 && disk_s.is_finite();
+        let longer = disk_s.max(self.token_compute_s.unwrap_or(0.0));
+        let bound = (is_read && longer > 0.0).then(|| 1.0 / longer);
+        let reached = rate(self.decode.tokens, self.decode.seconds);
+        BoundReport {
+            decode_tok_s: bound,
+            achieved: bound.zip(reached).map(|(bound, reached)| reached / bound),
+            must_read_bytes_per_token: is_read.then_some(must_read),
+            disk_s: is_read.then_some(disk_s),
+            compute_s: self.token_compute_s.filter(|_| is_read),
+            disk_bytes_per_s: is_read.then_some(disk_bytes_per_s),
+        }
+    }
 }
 
 impl Report {
@@ -142,15 +175,7 @@ impl Report {
         let budget = budget_report(engine.budget());
         let io = io_report(engine, times);
         let decode_tok_s = rate(times.decode.tokens, times.decode.seconds);
-        // Where there are experts, what was missed is what had to be read.
-        let must_read = match budget.expert_cache_bytes {
-            0 => budget.streamed_bytes,
-            _ => io.read_bytes_per_token,
-        };
-        // The disk as it was meanwhile: it can be twice as fast as when the model came in.
-        let disk_bytes_per_s = times.decode_read_bytes as f64 / times.decode_disk_s;
-        let bound = (must_read > 0 && disk_bytes_per_s.is_finite())
-            .then(|| disk_bytes_per_s / must_read as f64);
+        let bound = times.bound(budget.streamed_bytes);
         Self {
             model: ModelReport {
                 path: path.to_owned(),
@@ -169,11 +194,7 @@ impl Report {
             budget,
             io,
             memory: memory_report(engine, seen),
-            bound: BoundReport {
-                decode_tok_s: bound,
-                achieved: bound.zip(decode_tok_s).map(|(bound, reached)| reached / bound),
-                disk_bytes_per_s: bound.map(|_| disk_bytes_per_s),
-            },
+            bound,
         }
     }
 
@@ -321,10 +342,15 @@ impl Report {
             part("computed", io.compute_s),
             part("other", io.other_s),
         );
-        if let Some((bound, achieved)) = self.bound.decode_tok_s.zip(self.bound.achieved) {
+        let bound = &self.bound;
+        if let Some((tok_s, achieved)) = bound.decode_tok_s.zip(bound.achieved) {
+            let disk_s = bound.disk_s.unwrap_or_default();
+            let compute_s = bound.compute_s.unwrap_or_default();
             line.push_str(&format!(
-                "; the disk at {}/s allows {bound:.2} tokens/s, {:.0} % of that reached",
-                human::bytes(self.bound.disk_bytes_per_s.unwrap_or_default() as u64),
+                "; {} of disk at {}/s or {} of computing allow {tok_s:.2} tokens/s, {:.0} % of that reached",
+                human::seconds(disk_s),
+                human::bytes(bound.disk_bytes_per_s.unwrap_or_default() as u64),
+                human::seconds(compute_s),
                 100.0 * achieved
             ));
         }

@@ -130,8 +130,16 @@ impl Chat {
         let Loaded { engine, session, .. } = &mut self.loaded;
         let (bounds, chooser) = (&self.bounds, &mut self.chooser);
         let (observers, watch) = (&mut self.observers, &self.watch);
-        let mut answering =
-            Answering { engine, session, bounds, chooser, stop: &stop, observers, watch };
+        let mut answering = Answering {
+            engine,
+            session,
+            bounds,
+            chooser,
+            stop: &stop,
+            observers,
+            watch,
+            token_compute_s: None,
+        };
         let reply = answering.answer(&ids[kept..], &mut |piece| {
             out.write_all(piece.as_bytes())?;
             Ok(out.flush()?)

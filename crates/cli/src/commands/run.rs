@@ -75,6 +75,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         stop: &stop,
         observers: &mut observers,
         watch: &watch,
+        token_compute_s: None,
     };
     let answer = answering.answer(&prompt_ids, &mut |piece| {
         if !args.json {
