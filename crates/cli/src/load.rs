@@ -9,6 +9,7 @@ use lowtide_engine::{Engine, Error, KvFormat, LoadOptions, MemoryLimit, Model, S
 use lowtide_mapping::{MemoryLimits, page_size};
 
 use crate::args::{BudgetOptions, Io, Kv, Memory};
+use crate::buffers::Listed;
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
 use crate::human;
 use crate::store::{Store, resolve};
@@ -33,6 +34,8 @@ pub struct Loaded {
     pub session: Session,
     /// Seconds from opening the file to here.
     pub load_s: f64,
+    /// Keeps the list of what is in buffers, for those who look at this process.
+    pub _listed: Option<Listed>,
 }
 
 /// What the caller knows about what is to come.
@@ -70,10 +73,12 @@ impl Opened {
     /// Plans the budget and claims the session's memory.
     pub fn load(self, budget: &BudgetOptions, expected: Expected) -> Result<Loaded> {
         let options = options(budget, expected);
-        let engine = engine(self.model, budget, options)?;
+        let mut engine = engine(self.model, budget, options)?;
+        // Before anything is brought in.
+        let _listed = Listed::begin(&mut engine);
         let session = Session::new(&engine).map_err(|error| failure(&error, Phase::Opening))?;
         let load_s = self.begun.elapsed().as_secs_f64();
-        Ok(Loaded { path: self.path, engine, session, load_s })
+        Ok(Loaded { path: self.path, engine, session, load_s, _listed })
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod answer;
 mod args;
+mod buffers;
 mod chat_command;
 mod chooser;
 mod commands;

@@ -73,3 +73,10 @@ impl Write for Stdout {
 pub fn is_coloured() -> bool {
     io::stdout().is_terminal() && crate::failure::colour_is_wanted()
 }
+
+/// Columns of standard output: the terminal's, else `COLUMNS`, 100 for files and pipes.
+pub fn width() -> usize {
+    let terminal = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let stated = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal.or_else(stated).unwrap_or(100).clamp(50, 240)
+}

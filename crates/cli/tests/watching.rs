@@ -174,7 +174,7 @@ fn the_metrics_of_a_prompt_cover_all_of_its_batches() {
     let mut spec = synth::Spec::named("qwen3moe-tiny", "f32").unwrap();
     spec.shape.layers = 12;
     synth::write_file(&spec, &model, &mut |_| {}).unwrap();
-    let floor = floor(&folder, &model);
+    let floor = floor(&folder, &model, "256");
     let (memory, metrics) = ((floor + 16_000_000).to_string(), folder.join("m.jsonl"));
     let ids: Vec<String> = (1..=200).map(|id| id.to_string()).collect();
     let mut command = lowtide(folder.path());
@@ -193,10 +193,64 @@ fn the_metrics_of_a_prompt_cover_all_of_its_batches() {
     assert!(io("read_bytes") > 0.0 && io("wait_s") > 0.0, "{document}");
 }
 
-fn floor(folder: &Folder, model: &PathBuf) -> u64 {
+fn floor(folder: &Folder, model: &PathBuf, context: &str) -> u64 {
     let mut command = lowtide(folder.path());
-    let ran = run(command.arg("fit").arg(model).args(["--ctx", "256", "--json"]));
+    let ran = run(command.arg("fit").arg(model).args(["--ctx", context, "--json"]));
     serde_json::from_str::<Value>(&ran.stdout).unwrap()["floor_bytes"].as_u64().unwrap()
+}
+
+/// Cached experts lie in buffers of the process, where no page table shows them as the file's: the map
+/// shows them all the same.
+#[test]
+fn experts_in_the_cache_are_on_the_map() {
+    let folder = Folder::new();
+    let model = folder.join("experts.gguf");
+    let mut spec = synth::Spec::named("qwen3moe-tiny", "f32").unwrap();
+    spec.shape.layers = 12;
+    synth::write_file(&spec, &model, &mut |_| {}).unwrap();
+    let memory = (floor(&folder, &model, "32768") + 40_000_000).to_string();
+    let mut command = lowtide(folder.path());
+    command.arg("run").arg(&model).args(["--ids", "1,2,3", "--temp", "1", "--ignore-eos"]);
+    // Room for a context that outlasts the look.
+    command.args(["--max-tokens", "30000", "--ctx", "32768", "--memory", &memory]);
+    command.args(["--metrics", folder.join("m.jsonl").to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let tokens = || std::fs::read_to_string(folder.join("m.jsonl")).unwrap_or_default();
+    let begun = Instant::now();
+    while tokens().lines().count() < 20 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no tokens");
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    // The list is written twice a second; one that was stopped in the middle of that is none.
+    let document = loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no list");
+        signal("-CONT");
+        std::thread::sleep(Duration::from_millis(700));
+        signal("-STOP");
+        let document = map_of(&folder, &model, &pid);
+        if document["totals"]["buffered_bytes"].as_u64().is_some_and(|bytes| bytes > 0) {
+            break document;
+        }
+    };
+    signal("-CONT");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let buffered = document["totals"]["buffered_bytes"].as_u64().unwrap();
+    let tensors = document["tensors"].as_array().unwrap();
+    let of = |kind: &str, key: &str| -> u64 {
+        let of_kind = tensors.iter().filter(|t| t["kind"].as_str().unwrap().starts_with(kind));
+        of_kind.map(|t| t[key].as_u64().unwrap()).sum()
+    };
+    assert_eq!(of("", "buffered_bytes"), buffered, "every byte belongs to a tensor");
+    let experts = of("experts", "buffered_bytes");
+    assert!(experts > of("experts", "bytes") / 30, "{experts} of {}", of("experts", "bytes"));
+    assert!(experts > 4 * of("experts", "resident_bytes"), "they are not in the mapping");
+    assert!(buffered < memory.parse().unwrap());
 }
 
 /// Any program that maps the model can be looked at: llama.cpp\'s, where `LOWTIDE_TEST_LLAMA` names

@@ -198,11 +198,15 @@ impl Driver {
         if let Some(evicted) = fetch.claim.evicted {
             // What a helper that has died cannot drop, whoever waits for it is told of.
             let _ = self.drop_unit(plan, evicted);
+            for id in plan.extents().units()[evicted.index()].slices {
+                store.board.set(id, Whereabouts::Disk);
+            }
         }
         let to = Destination::Expert(fetch.claim.slot);
         for id in plan.extents().units()[fetch.unit.index()].slices {
             let x = plan.extents()[id.index()];
             let issue = Issue { extent: id, to };
+            store.board.set(id, Whereabouts::Reading);
             let fault = |source| ResidencyError::Read { extent: x, source };
             let started = match (self.streaming, &mut self.direct, &mut self.mapped) {
                 (Streaming::Direct, Some(direct), _) => {
@@ -212,13 +216,26 @@ impl Driver {
                 _ => Err(ResidencyError::Stalled { id }),
             };
             if let Err(error) = started {
-                self.slice_done(&x, fetch.claim.slot, Err(error));
+                self.slice_done(store, &x, fetch.claim.slot, Err(error));
             }
         }
     }
 
-    fn slice_done(&mut self, x: &Extent, slot: SlotId, result: Result<(), ResidencyError>) {
+    fn slice_done(
+        &mut self,
+        store: &Store,
+        x: &Extent,
+        slot: SlotId,
+        result: Result<(), ResidencyError>,
+    ) {
         let Some(experts) = self.experts.as_mut() else { return };
+        match result {
+            Ok(()) => {
+                store.board.set(x.id, Whereabouts::Memory);
+                store.board.read(x.len);
+            }
+            Err(_) => store.board.set(x.id, Whereabouts::Disk),
+        }
         experts.slice_done(slot, result.is_ok());
         if let Err(error) = result {
             self.errors.insert(x.id, error);
@@ -320,7 +337,7 @@ impl Driver {
         let x = store.plan.extents()[issue.extent.index()];
         if let Destination::Expert(slot) = issue.to {
             let fault = |source| ResidencyError::Read { extent: x, source };
-            return self.slice_done(&x, slot, result.map(drop).map_err(fault));
+            return self.slice_done(store, &x, slot, result.map(drop).map_err(fault));
         }
         match result {
             Ok(filled) => {
@@ -348,7 +365,7 @@ impl Driver {
         if let Destination::Expert(slot) = issue.to {
             self.figures.populated_bytes += if result.is_ok() { x.len } else { 0 };
             let fault = |source| ResidencyError::Read { extent: x, source };
-            return self.slice_done(&x, slot, result.map_err(fault));
+            return self.slice_done(store, &x, slot, result.map_err(fault));
         }
         match result {
             Ok(()) => {

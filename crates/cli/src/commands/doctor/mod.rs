@@ -12,8 +12,7 @@ use serde::Serialize;
 
 use crate::args::DoctorArgs;
 use crate::failure::one_line;
-use crate::human::{Align, Table};
-use crate::output::Stdout;
+use crate::output::{self, Stdout};
 use crate::store::{Store, resolve};
 use crate::trial::Trial;
 
@@ -29,6 +28,28 @@ enum Verdict {
     Poor,
     /// Could not be found out.
     Unknown,
+}
+
+impl Verdict {
+    /// At the start of a line.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Fair => "fair",
+            Self::Poor => "POOR",
+            Self::Unknown => "?",
+        }
+    }
+
+    /// For those who see it for the first time.
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Good => "good: nothing to do",
+            Self::Fair => "fair: works, and could be better",
+            Self::Poor => "POOR: in the way",
+            Self::Unknown => "?: could not be found out",
+        }
+    }
 }
 
 /// One thing that was looked at.
@@ -99,27 +120,55 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         return Ok(());
     }
     let mut out = Stdout::lock();
-    text(&mut out, &shown, &checks)?;
+    text(&mut out, &shown, &checks, output::width())?;
     out.finish()?;
     Ok(())
 }
 
-fn text(out: &mut impl Write, path: &Path, checks: &[Check]) -> io::Result<()> {
+/// Columns of the verdict, and of the verdict with the name.
+const VERDICT: usize = 6;
+const NAME: usize = 24;
+
+fn text(out: &mut impl Write, path: &Path, checks: &[Check], width: usize) -> io::Result<()> {
     writeln!(out, "disk of {}\n", one_line(&path.display().to_string()))?;
-    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left]);
     for check in checks {
-        let verdict = match check.verdict {
-            Verdict::Good => "good",
-            Verdict::Fair => "fair",
-            Verdict::Poor => "POOR",
-            Verdict::Unknown => "?",
-        };
-        table.row([verdict, check.name, check.finding.as_str()]);
-        if let Some(mend) = &check.mend {
-            table.row(["", "", &format!("mend: {mend}")]);
+        let mut label =
+            format!("{:VERDICT$}{:rest$}", check.verdict.word(), check.name, rest = NAME - VERDICT);
+        let mend = check.mend.iter().map(|mend| format!("mend: {mend}"));
+        for paragraph in std::iter::once(check.finding.clone()).chain(mend) {
+            for line in wrapped(&paragraph, width - NAME) {
+                writeln!(out, "{}", format!("{label:NAME$}{line}").trim_end())?;
+                label.clear();
+            }
         }
     }
-    table.write(out, "")
+    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let sums = [Verdict::Good, Verdict::Fair, Verdict::Poor, Verdict::Unknown]
+        .map(|verdict| (count(verdict), verdict.meaning()));
+    let sums: Vec<String> = sums
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, meaning)| format!("{count} {meaning}"))
+        .collect();
+    writeln!(out)?;
+    wrapped(&sums.join("; "), width).iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// Lines of at most `width` characters, broken between words; a longer word has a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(last) if line == 0 => last.push_str(word),
+            Some(last) if line + 1 + word.chars().count() <= width => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -127,22 +176,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_followed_by_its_mend() {
+    fn what_is_wrong_is_followed_by_its_mend_and_no_line_is_too_long() {
+        let long =
+            "refused by a filter of the container that this program was started in, it seems";
         let checks = [
-            Check::new("io_uring", Verdict::Fair, "refused").mend("allow it"),
+            Check::new("io_uring", Verdict::Fair, long).mend("allow it"),
             Check::new("memory", Verdict::Good, "20 GB/s"),
         ];
         let mut out = Vec::new();
-        text(&mut out, "/m".as_ref(), &checks).unwrap();
+        text(&mut out, "/m".as_ref(), &checks, 60).unwrap();
         let out = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(
             lines[2..],
             [
-                "fair  io_uring  refused",
-                "                mend: allow it",
-                "good  memory    20 GB/s"
+                "fair  io_uring          refused by a filter of the container",
+                "                        that this program was started in, it",
+                "                        seems",
+                "                        mend: allow it",
+                "good  memory            20 GB/s",
+                "",
+                "1 good: nothing to do; 1 fair: works, and could be better"
             ]
         );
+        assert!(lines.iter().all(|line| line.chars().count() <= 60));
     }
 }

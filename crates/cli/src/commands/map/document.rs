@@ -41,6 +41,7 @@ pub fn document(layout: &Layout, survey: &Survey, measured: Option<u64>) -> Valu
             "resident_bytes": survey.present_bytes(),
             "smaps_rss_bytes": survey.rss_bytes(),
             "cached_not_mapped_bytes": survey.cached_not_mapped_bytes(),
+            "buffered_bytes": survey.buffers.as_ref().map(|_| survey.buffered_bytes()),
         },
         "page_tables": {
             "best": tables(&best),
@@ -79,16 +80,18 @@ fn files(layout: &Layout, survey: &Survey) -> Vec<Value> {
 fn layers(layout: &Layout, survey: &Survey) -> Vec<Value> {
     let layer = |layer: u32| {
         let parts = layout.parts.iter().filter(|part| part.layer == Some(layer));
-        let (mut count, mut bytes, mut cached, mut mapped) = (0, 0, 0, 0);
+        let (mut count, mut bytes, mut cached, mut mapped, mut buffered) = (0, 0, 0, 0, 0);
         for part in parts {
             count += 1;
             bytes += part.bytes();
             cached += survey.cached(part.shard, &part.range);
             mapped += survey.mapped(part.shard, &part.range);
+            buffered += survey.buffered(part.shard, &part.range);
         }
         json!({
             "layer": layer, "tensors": count, "bytes": bytes,
             "cached_bytes": cached, "resident_bytes": mapped,
+            "buffered_bytes": buffered,
         })
     };
     // A tensor's name may claim any layer: as many as there are tensors, no more.
@@ -105,6 +108,7 @@ fn parts(layout: &Layout, survey: &Survey) -> Vec<Value> {
             "offset": part.range.start, "bytes": part.bytes(),
             "cached_bytes": survey.cached(part.shard, &part.range),
             "resident_bytes": survey.mapped(part.shard, &part.range),
+            "buffered_bytes": survey.buffered(part.shard, &part.range),
             "first_page": first, "last_page": last,
             "extents": survey.extents(part.shard, &part.range),
         })

@@ -41,10 +41,10 @@ pub fn map(args: &MapArgs) -> Result<()> {
     check_layers(&layout)?;
     let process = args.pid.map_or_else(Process::this, Process::with_id);
     if args.watch {
-        return watch(&layout, &process);
+        return watch(&layout, &process, args.pid);
     }
     let pictures = Pictures::begin(args)?;
-    let survey = Survey::take(&layout, &process)?;
+    let survey = Survey::take(&layout, &process, args.pid)?;
     if args.pid.is_some() && survey.mappings().next().is_none() {
         return Err(Failure::input(format!(
             "{process} ({}) does not map {}",
@@ -144,12 +144,12 @@ fn measure(layout: &Layout) -> Option<u64> {
 }
 
 /// Draws again every second, until Ctrl-C or until the process ends.
-fn watch(layout: &Layout, process: &Process) -> Result<()> {
+fn watch(layout: &Layout, process: &Process, id: Option<u32>) -> Result<()> {
     let stop = Interruptible::begin();
     let on_terminal = io::stdout().is_terminal();
     let mut first = true;
     while !stop.is_raised() {
-        let survey = match Survey::take(layout, process) {
+        let survey = match Survey::take(layout, process, id) {
             Ok(survey) => survey,
             Err(error) if first => return Err(error),
             // It has ended.

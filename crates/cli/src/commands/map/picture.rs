@@ -71,7 +71,7 @@ pub fn picture(layout: &Layout, survey: &Survey) -> Picture {
     y = picture.offsets(layout.file_bytes(), y);
     y = picture.groups(layout, y + 14);
     let title = match by_process {
-        true => format!("In the page tables of {}, by tensor kind and layer", survey.process),
+        true => format!("I{}, by tensor kind and layer", &survey.places()[1..]),
         false => "In the page cache, by tensor kind and layer".to_owned(),
     };
     picture.text(20, y + 22, 20, Anchor::Start, BLACK, title);
@@ -121,11 +121,14 @@ impl Picture {
                 "; in the page tables of {} ({}): {present}, {tables} of tables",
                 survey.process, survey.program
             ));
+            if survey.buffers.is_some() {
+                line.push_str(&format!("; in its buffers: {}", share(survey.buffered_bytes())));
+            }
         }
         self.text(20, 48, 16, Anchor::Start, GREY, line);
     }
 
-    /// The file from left to right, twice or three times over; gives the y below.
+    /// The file from left to right, two to four times over; gives the y below.
     fn strip(&mut self, layout: &Layout, survey: &Survey, by_process: bool, y: u32) -> u32 {
         let columns = columns(layout, survey, (RIGHT - LEFT) as usize);
         let mut bands: Vec<(&str, u32, Vec<[u8; 3]>)> = vec![
@@ -134,6 +137,9 @@ impl Picture {
         ];
         if by_process {
             bands.push(("page tables", 32, columns.iter().map(|c| ramp(c.mapped)).collect()));
+            if survey.buffers.is_some() {
+                bands.push(("own buffers", 32, columns.iter().map(|c| ramp(c.buffered)).collect()));
+            }
         }
         let mut top = y;
         for (label, height, colours) in bands {

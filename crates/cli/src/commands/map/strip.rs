@@ -16,6 +16,8 @@ pub struct Column {
     pub cached: f64,
     /// Share of its bytes in the process's page tables.
     pub mapped: f64,
+    /// Share of its bytes in the process's own buffers.
+    pub buffered: f64,
 }
 
 /// The model as `count` columns of equal bytes.
@@ -26,16 +28,18 @@ pub fn columns(layout: &Layout, survey: &Survey, count: usize) -> Vec<Column> {
 }
 
 fn column(layout: &Layout, survey: &Survey, range: Range<u64>) -> Column {
-    let (mut cached, mut mapped) = (0, 0);
+    let (mut cached, mut mapped, mut buffered) = (0, 0, 0);
     for shard in 0..layout.shards.len() {
         let base = layout.base(shard);
         let here = shifted(&range, base, layout.shards[shard].size());
         cached += survey.cached(shard, &here);
         mapped += survey.mapped(shard, &here);
+        buffered += survey.buffered(shard, &here);
     }
     let group = group_of(layout, &range);
     let length = (range.end - range.start).max(1) as f64;
-    Column { group, cached: cached as f64 / length, mapped: mapped as f64 / length }
+    let share = |bytes: u64| bytes as f64 / length;
+    Column { group, cached: share(cached), mapped: share(mapped), buffered: share(buffered) }
 }
 
 /// What most bytes of each of `count` columns are for.
@@ -73,7 +77,7 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> u64 {
 pub struct Cell {
     /// All.
     pub bytes: u64,
-    /// In the page cache, or in the process's page tables.
+    /// In the page cache, or in the process.
     pub held: u64,
 }
 
@@ -102,7 +106,8 @@ impl Row {
     }
 }
 
-/// Kinds by layers. `by_process`: what the process has in its page tables, not the page cache.
+/// Kinds by layers. `by_process`: what the process has in its page tables or in buffers of its own, not
+/// the page cache.
 pub fn grid(layout: &Layout, survey: &Survey, by_process: bool) -> Vec<Row> {
     let width = layout.layers as usize + 1;
     let mut rows: BTreeMap<Kind, Vec<Cell>> = BTreeMap::new();
@@ -111,7 +116,11 @@ pub fn grid(layout: &Layout, survey: &Survey, by_process: bool) -> Vec<Row> {
         let cell = &mut cells[part.layer.map_or(0, |layer| layer as usize + 1)];
         cell.bytes += part.bytes();
         cell.held += match by_process {
-            true => survey.mapped(part.shard, &part.range),
+            // Both where a tile was mapped before it was streamed: it is there once.
+            true => {
+                let buffered = survey.buffered(part.shard, &part.range);
+                (survey.mapped(part.shard, &part.range) + buffered).min(part.bytes())
+            }
             false => survey.cached(part.shard, &part.range),
         };
     }

@@ -11,6 +11,7 @@ use lowtide_mapping::{
 use nix::unistd::{AccessFlags, access};
 
 use super::layout::{Layout, Part};
+use crate::buffers::{self, Held};
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
 
 /// What is known of one file.
@@ -37,11 +38,13 @@ pub struct Survey {
     pub memory: ProcessMemory,
     /// Its own memory group.
     pub group: Option<MemoryGroup>,
+    /// What it has of the files in buffers of its own; `None` if it keeps no list of that.
+    pub buffers: Option<Vec<Held>>,
 }
 
 impl Survey {
     /// Looks once.
-    pub fn take(layout: &Layout, process: &Process) -> Result<Self> {
+    pub fn take(layout: &Layout, process: &Process, id: Option<u32>) -> Result<Self> {
         let refused = |error: lowtide_mapping::Error| Failure::from_lines(&error, STATUS_RUNNING);
         let unknown = |error: lowtide_mapping::Error| {
             Failure::from_lines(&error, STATUS_INPUT)
@@ -66,7 +69,8 @@ impl Survey {
         }
         let limits = process.limits().ok();
         let group = limits.and_then(|limits| limits.own().cloned());
-        Ok(Self { shards, process: process.clone(), program, memory, group })
+        let buffers = id.and_then(buffers::of_process);
+        Ok(Self { shards, process: process.clone(), program, memory, group, buffers })
     }
 
     /// Bytes of the range of a file that are in the page cache.
@@ -80,6 +84,24 @@ impl Survey {
         // Two mappings of the same bytes: what either has is there.
         let most = mappings.iter().map(|(_, pages)| held(pages, range)).max();
         most.unwrap_or(0)
+    }
+
+    /// Bytes of it that are in the process's own buffers.
+    pub fn buffered(&self, shard: usize, range: &Range<u64>) -> u64 {
+        self.buffers.as_ref().map_or(0, |all| buffers::overlap(all, shard, range))
+    }
+
+    /// Bytes of the files in the process's own buffers.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.buffers.iter().flatten().map(|held| held.end - held.start).sum()
+    }
+
+    /// Where a process is looked at: what it has, in its page tables or in its buffers.
+    pub fn places(&self) -> String {
+        match self.buffers {
+            Some(_) => format!("in the page tables and buffers of {}", self.process),
+            None => format!("in the page tables of {}", self.process),
+        }
     }
 
     /// Pieces on the disk that the range lies in.

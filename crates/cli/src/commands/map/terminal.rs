@@ -22,12 +22,9 @@ pub struct Style {
 }
 
 impl Style {
-    /// For standard output: the terminal's width, else `COLUMNS`, 100 for files and pipes.
+    /// For standard output.
     pub fn of_stdout() -> Self {
-        let terminal = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-        let stated = || std::env::var("COLUMNS").ok()?.parse().ok();
-        let width = terminal.or_else(stated).unwrap_or(100).clamp(50, 240);
-        Self { width, coloured: crate::output::is_coloured() }
+        Self { width: crate::output::width(), coloured: crate::output::is_coloured() }
     }
 
     fn plot(self) -> usize {
@@ -56,6 +53,10 @@ pub fn draw(
     if by_process {
         let mapped: String = columns.iter().map(|column| shade(column.mapped)).collect();
         writeln!(out, "{:LABEL$} {}", "page tables", style.painted(&mapped, 75))?;
+        if survey.buffers.is_some() {
+            let buffered: String = columns.iter().map(|column| shade(column.buffered)).collect();
+            writeln!(out, "{:LABEL$} {}", "own buffers", style.painted(&buffered, 75))?;
+        }
     }
     writeln!(out, "{:LABEL$} {}", "", axis(layout.file_bytes(), style.plot()))?;
     let there = |group: &Group| layout.parts.iter().any(|part| part.kind.group() == *group);
@@ -63,11 +64,7 @@ pub fn draw(
     let legend: Vec<String> =
         legend.map(|group| format!("{} {}", symbols(group, 1, style), group.label())).collect();
     writeln!(out, "{:LABEL$} {}\n", "", legend.join("  "))?;
-    let whose = if by_process {
-        format!("in the page tables of {}", survey.process)
-    } else {
-        "in the page cache".to_owned()
-    };
+    let whose = if by_process { survey.places() } else { "in the page cache".to_owned() };
     let shades = [0.0, 0.2, 0.4, 0.7, 1.0].map(shade);
     let [none, some, half, most, all] = shades;
     writeln!(

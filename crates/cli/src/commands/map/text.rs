@@ -20,9 +20,11 @@ pub fn tensors(
 ) -> io::Result<()> {
     let by_process = survey.mappings().next().is_some();
     use Align::{Left, Right};
-    let mut table = Table::new(&[Left, Left, Right, Right, Right, Right, Right, Right]);
-    let mapped_head = if by_process { "mapped" } else { "" };
-    table.row(["", "format", "bytes", "cached", mapped_head, "first page", "last page", "extents"]);
+    let mut table = Table::new(&[Left, Left, Right, Right, Right, Right, Right, Right, Right]);
+    let mapped = if by_process { "mapped" } else { "" };
+    let buffers = if survey.buffers.is_some() { "buffers" } else { "" };
+    let pages = ["first page", "last page", "extents"];
+    table.row(["", "format", "bytes", "cached", mapped, buffers].into_iter().chain(pages));
     let mut by_layer: BTreeMap<Option<u32>, Vec<usize>> = BTreeMap::new();
     for (i, part) in layout.parts.iter().enumerate() {
         by_layer.entry(part.layer).or_default().push(i);
@@ -36,7 +38,7 @@ pub fn tensors(
     table.write(out, "")
 }
 
-fn tensor_row(layout: &Layout, survey: &Survey, index: usize, by_process: bool) -> [String; 8] {
+fn tensor_row(layout: &Layout, survey: &Survey, index: usize, by_process: bool) -> [String; 9] {
     let part = &layout.parts[index];
     let (first, last) = pages_of(part);
     let share = |held: u64| percent(held, part.bytes());
@@ -48,6 +50,10 @@ fn tensor_row(layout: &Layout, survey: &Survey, index: usize, by_process: bool) 
         human::grouped(part.bytes()),
         share(survey.cached(part.shard, &part.range)),
         if by_process { share(survey.mapped(part.shard, &part.range)) } else { String::new() },
+        match survey.buffers {
+            Some(_) => share(survey.buffered(part.shard, &part.range)),
+            None => String::new(),
+        },
         human::grouped(first),
         human::grouped(last),
         extents.map_or_else(|| "?".to_owned(), |count| count.to_string()),
@@ -60,18 +66,20 @@ fn layer_row(
     layer: Option<u32>,
     parts: &[usize],
     by_process: bool,
-) -> [String; 8] {
+) -> [String; 9] {
     let sum = |of: &dyn Fn(usize) -> u64| parts.iter().map(|&i| of(i)).sum::<u64>();
     let part = |i: usize| &layout.parts[i];
     let bytes = sum(&|i| part(i).bytes());
     let cached = sum(&|i| survey.cached(part(i).shard, &part(i).range));
     let mapped = sum(&|i| survey.mapped(part(i).shard, &part(i).range));
+    let buffered = sum(&|i| survey.buffered(part(i).shard, &part(i).range));
     [
         layer.map_or_else(|| "outside the layers".to_owned(), |layer| format!("layer {layer}")),
         String::new(),
         human::grouped(bytes),
         percent(cached, bytes),
         if by_process { percent(mapped, bytes) } else { String::new() },
+        if survey.buffers.is_some() { percent(buffered, bytes) } else { String::new() },
         String::new(),
         String::new(),
         String::new(),
@@ -108,6 +116,10 @@ pub fn sums(
         }
     };
     row("of that resident", survey.present_bytes(), smaps);
+    if survey.buffers.is_some() {
+        let note = "cached experts and streamed tiles, there or on their way".to_owned();
+        row("in its buffers", survey.buffered_bytes(), note);
+    }
     row(
         "cached, not mapped",
         survey.cached_not_mapped_bytes(),
