@@ -33,6 +33,15 @@ fn model(folder: &Folder) -> PathBuf {
     path
 }
 
+/// A mixture of about the same size. A token uses 60 MB of its experts, so that every token reads some.
+fn mixture(folder: &Folder) -> PathBuf {
+    let path = folder.join("model.gguf");
+    let mut spec = Spec::named("qwen3moe-tiny", "f32").unwrap();
+    spec.shape.layers = 20;
+    synth::write_file(&spec, &path, &mut |_| {}).unwrap();
+    path
+}
+
 /// A run that goes on for longer than any test, seen to have begun its answer.
 fn begun(model: &Path, options: &[&str]) -> Child {
     let mut command = lowtide(model.parent().unwrap());
@@ -50,10 +59,10 @@ fn begun(model: &Path, options: &[&str]) -> Child {
 /// Waits for the end, and says how long that took.
 fn ended(child: Child) -> (Ran, Duration) {
     let begin = Instant::now();
-    let mut ran = ran(child.wait_with_output().unwrap());
-    // The answer before the fault is not at issue.
-    ran.stdout.clear();
-    (ran, begin.elapsed())
+    let mut output = child.wait_with_output().unwrap();
+    // The answer before the fault is not at issue, and may begin in the middle of a character.
+    output.stdout.clear();
+    (ran(output), begin.elapsed())
 }
 
 /// Does harm to a run under way and expects the error for it; says how long that took.
@@ -77,6 +86,15 @@ fn fails_in_time(mut attempt: impl FnMut() -> Duration) {
 
 #[test]
 fn a_disk_that_fails_in_the_middle_is_an_error() {
+    failing_disk_is_an_error(model);
+}
+
+#[test]
+fn a_disk_that_fails_under_experts_is_an_error() {
+    failing_disk_is_an_error(mixture);
+}
+
+fn failing_disk_is_an_error(model: impl Fn(&Folder) -> PathBuf) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Folder::new();
     let file = model(&folder);
