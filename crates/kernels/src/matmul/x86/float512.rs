@@ -111,19 +111,26 @@ fn some_rows<F: Wide, const C: usize>(
     }
 }
 
-/// `R` rows times `C` columns.
+/// The sums over all blocks of [`LANES`] weights but a last one that is not full.
+// Slices of one length and sums that nobody else sees: or there would be checks between the multiply-adds, and the
+// sums would wait in memory.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn cell<F: Wide, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usize, col: usize) {
-    let weights: [&[F::Bytes]; R] = std::array::from_fn(|r| F::weights(job.row(row + r)));
+fn whole_blocks<F: Wide, const R: usize, const C: usize>(
+    weights: &[&[F::Bytes]; R],
+    x: &[&[[f32; LANES]]; C],
+    mut next: Next,
+) -> [[__m512; C]; R] {
     let whole = weights[0].len() / LANES;
-    let w: [&[[F::Bytes; LANES]]; R] = std::array::from_fn(|r| &weights[r].as_chunks().0[..whole]);
-    let x: [&[[f32; LANES]]; C] =
-        std::array::from_fn(|c| job.x.float_column(col + c).as_chunks().0);
-    let x_whole: [&[[f32; LANES]]; C] = std::array::from_fn(|c| &x[c][..whole]);
+    let mut w: [&[[F::Bytes; LANES]]; R] = [&[]; R];
+    for r in 0..R {
+        w[r] = &weights[r].as_chunks().0[..whole];
+    }
+    let mut columns: [&[[f32; LANES]]; C] = [&[]; C];
+    for c in 0..C {
+        columns[c] = &x[c][..whole];
+    }
     let mut sums = [[_mm512_setzero_ps(); C]; R];
-    // With one column the next rows are asked for in the order in which they lie in memory.
-    let mut next = Next::near(job.row(row), R, job.row_bytes);
     for block in 0..whole {
         if C == 1 {
             next.prefetch(R * size_of::<[F::Bytes; LANES]>());
@@ -134,12 +141,31 @@ fn cell<F: Wide, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usiz
             loaded[r] = unsafe { F::load16(&w[r][block]) };
         }
         for c in 0..C {
-            let x = load(&x_whole[c][block]);
+            let x = load(&columns[c][block]);
             for r in 0..R {
                 sums[r][c] = _mm512_fmadd_ps(loaded[r], x, sums[r][c]);
             }
         }
     }
+    sums
+}
+
+/// `R` rows times `C` columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn cell<F: Wide, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usize, col: usize) {
+    let mut weights: [&[F::Bytes]; R] = [&[]; R];
+    for r in 0..R {
+        weights[r] = F::weights(job.row(row + r));
+    }
+    let mut x: [&[[f32; LANES]]; C] = [&[]; C];
+    for c in 0..C {
+        x[c] = job.x.float_column(col + c).as_chunks().0;
+    }
+    let whole = weights[0].len() / LANES;
+    // With one column the next rows are asked for in the order in which they lie in memory.
+    let next = Next::near(job.row(row), R, job.row_bytes);
+    let mut sums = whole_blocks::<F, R, C>(&weights, &x, next);
     if weights[0].len() > whole * LANES {
         for r in 0..R {
             let mut padded = [F::ZERO; LANES];

@@ -57,9 +57,10 @@ direct! { Q4K 8 |w, rows, x, next, sum| {
     let head = Head::new(w, unsafe { rows.quads(w, 0) });
     let mut sum = sum;
     for (pair, x) in x.as_chunks::<2>().0.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 4);
+        next.prefetch(W::ROWS * size_of::<Self>() / 8);
         // SAFETY: as above.
         let first = unsafe { rows.quads(w, 16 + 32 * pair) };
+        next.prefetch(W::ROWS * size_of::<Self>() / 8);
         // SAFETY: as above.
         let last = unsafe { rows.quads(w, 32 + 32 * pair) };
         let isum = w.dot::<4>(w.words(0), four!(|Q| low(w, first[Q])), &x[0], 0);
@@ -80,9 +81,9 @@ direct! { Q5K 8 |w, rows, x, next, sum| {
     let bit = w.bytes(16);
     let mut sum = sum;
     for (pair, x) in x.as_chunks::<2>().0.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 4);
         let mut isums = [w.words(0); 2];
         for part in 0..2 {
+            next.prefetch(W::ROWS * size_of::<Self>() / 8);
             // SAFETY: as above.
             let packed = unsafe { rows.quads(w, 48 + 32 * pair + 16 * part) };
             let tops = fifth[part];
@@ -109,7 +110,6 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         let mut isums = [w.words(0); 4];
         for part in 0..2 {
-            next.prefetch(W::ROWS * size_of::<Self>() / 4);
             // SAFETY: as above.
             let a = unsafe { rows.quads(w, 64 * half + 16 * part) };
             // SAFETY: as above.
@@ -123,6 +123,7 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
                 four!(|Q| six(high(w, b[Q]), w.right16(top[Q], 2))),
             ];
             for g in 0..4 {
+                next.prefetch(W::ROWS * size_of::<Self>() / 16);
                 let start = w.words(without(32, &x[g])[part]);
                 let products = w.dot::<6>(start, codes[g], &x[g], 4 * part);
                 // Byte `2g + part` of the half's scales, with its sign.
