@@ -1,4 +1,4 @@
-"""Many clients, leaving clients, slow clients, and stops: `load.py crowd|leave|stop|slow|all [--seconds N]`."""
+"""Many clients, leaving clients, slow clients, and stops: `load.py crowd|leave|stop|slow|share|all [--seconds N]`."""
 
 import argparse
 import json
@@ -215,16 +215,44 @@ def slow(count=2000, times=300):
         return ratio
 
 
+def share(model, memory, clients=4, tokens=8):
+    """A model larger than its budget: tokens a second of several clients, one answer at a time and all together, A B A B."""
+    rates = {1: [], clients: []}
+    for parallel in list(rates) * 2:
+        evict(model)
+        group = Group(memory) if os.geteuid() == 0 else None
+        with Server("--memory", str(memory), "--ctx", "256", "--parallel", str(parallel), model=model, group=group) as server:
+            body = lambda number: {"prompt": f"Client {number} tells", "max_tokens": tokens, "ignore_eos": True, "user": f"u{number}"}
+            threads = [threading.Thread(target=lambda n=n: server.request("POST", "/v1/completions", body(n), timeout=600)) for n in range(clients)]
+            before, begun = server.metric("lowtide_read_bytes_total"), time.monotonic()
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+            seconds = time.monotonic() - begun
+            made = server.metric("lowtide_generated_tokens_total")
+            read = server.metric("lowtide_read_bytes_total") - before
+            assert made == clients * tokens, made
+        rates[parallel].append(made / seconds)
+        charged = f", charged at most {group.peak_bytes() / 1e6:.0f} MB" if group else ""
+        group and group.close()
+        print(f"share: {clients} clients, {parallel} answers together: {made / seconds:.2f} tokens/s, {read / made / 1e6:.0f} MB read a token{charged}", flush=True)
+    one, all_ = (sum(r) / len(r) for r in rates.values())
+    print(f"share: {all_ / one:.2f} times the tokens a second")
+    assert all_ > one
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["crowd", "leave", "stop", "slow", "all"])
+    parser.add_argument("what", choices=["crowd", "leave", "stop", "slow", "share", "all"])
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--memory", type=int, default=BUDGET)
     parser.add_argument("--parallel", type=int)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--times", type=int, default=1000)
     options = parser.parse_args()
     if options.what in ("crowd", "all"):
         crowd(options.seconds, options.memory, options.parallel)
+    if options.what == "share":
+        share(options.model, options.memory)
     if options.what in ("leave", "all"):
         leave(options.times)
     if options.what in ("stop", "all"):
