@@ -105,7 +105,13 @@ fn depths(probe: &DiskProbe) -> String {
 fn mapped(file: &ModelFile) -> Check {
     let name = "mapped";
     match mapped_rate(file) {
-        Ok(Some(rate)) => judged(name, rate, format!("{} by populating pages", speed(rate))),
+        Ok(Some(rate)) => {
+            let mut check = judged(name, rate, format!("{} by populating pages", speed(rate)));
+            if check.mend.is_some() {
+                check.mend = Some("counts for --io mapped only; --io direct reads past it".to_owned());
+            }
+            check
+        }
         Ok(None) => Check::new(
             name,
             Verdict::Unknown,
