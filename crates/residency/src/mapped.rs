@@ -11,10 +11,10 @@
 //! does to a populate (4 KiB at a time) does not arise, because every page has been asked for before.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel,
 };
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use lowtide_mapping::{Advice, Error, Mapping};
@@ -77,8 +77,17 @@ impl MappedLane {
         let (started, to_finish) = sync_channel(JOBS_MAX);
         let starter = Starter { mappings: mappings.clone(), will_need, started };
         let finisher = Finisher { mappings, outbox };
-        spawn("lowtide-ahead", move || starter.run(&inbox))?;
-        spawn("lowtide-pages", move || finisher.run(&to_finish))?;
+        let ready = Arc::new(Barrier::new(3));
+        let (starter_ready, finisher_ready) = (Arc::clone(&ready), Arc::clone(&ready));
+        spawn("lowtide-ahead", move || {
+            wait_once(&inbox, &starter_ready);
+            starter.run(&inbox);
+        })?;
+        spawn("lowtide-pages", move || {
+            wait_once(&to_finish, &finisher_ready);
+            finisher.run(&to_finish);
+        })?;
+        wait_once(&done, &ready);
         let droppable = match plan.input.streaming {
             Streaming::Mapped => droppable(plan),
             Streaming::Direct => Vec::new(),
@@ -154,6 +163,13 @@ impl Drop for MappedLane {
         let until = Instant::now() + END_TIMEOUT;
         while self.done.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
     }
+}
+
+/// Waits at an empty channel, which has nothing for anybody before all three have done so: a thread's
+/// first wait allocates, and would otherwise do so at some time while tokens are made.
+fn wait_once<T>(channel: &Receiver<T>, all: &Barrier) {
+    let _ = channel.recv_timeout(Duration::from_millis(1));
+    all.wait();
 }
 
 fn died() -> ResidencyError {

@@ -1,5 +1,7 @@
 //! The sequences of a model, what each holds, and the passes they share.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use lowtide_engine::{Engine, Error, Piece, SharedSession};
@@ -117,7 +119,7 @@ impl Seats {
     }
 
     /// One pass for everybody, and a text's vector if one is wanted.
-    pub fn turn(&mut self, engine: &mut Engine, face: &ModelFace, shared: &Shared) {
+    pub fn turn(&mut self, engine: &mut Engine, face: &ModelFace, shared: &Arc<Shared>) {
         self.drop_cancelled();
         self.embed(engine, shared);
         let steps = self.steps();
@@ -125,7 +127,7 @@ impl Seats {
         if steps.is_empty() && piece.is_none() {
             return;
         }
-        let passed = self.pass(engine, piece, &steps);
+        let passed = self.pass(engine, piece, &steps, Arc::clone(shared));
         engine.set_progress(None);
         if let Err(error) = passed {
             self.failed(&error, piece, &steps, shared);
@@ -189,22 +191,27 @@ impl Seats {
         Some(Reading { lane, from, to: all.min(from + most), all })
     }
 
-    /// The pass. It stops at the end of a layer when nobody waits for any of it.
+    /// The pass. Whoever leaves is no longer counted from the end of the layer on, and when nobody waits
+    /// for any of it any more it stops there.
     fn pass(
         &mut self,
         engine: &mut Engine,
         piece: Option<Reading>,
         steps: &[(usize, u32)],
+        shared: Arc<Shared>,
     ) -> Result<(), Error> {
         let lanes = steps.iter().map(|(lane, _)| *lane).chain(piece.map(|piece| piece.lane));
         let tasks = lanes.filter_map(|lane| self.seats[lane].task.as_ref());
         let everybody: Vec<EventSender> = tasks.map(|task| task.events().clone()).collect();
         let mut tell = piece.and_then(|piece| self.teller(piece));
+        let others = self.busy() - everybody.len();
         engine.set_progress(Some(Box::new(move |done, all| {
             if let Some(tell) = &mut tell {
                 tell(done as f64 / all.max(1) as f64);
             }
-            !everybody.iter().all(EventSender::is_cancelled)
+            let here = everybody.iter().filter(|events| !events.is_cancelled()).count();
+            shared.metrics.running.store((here + others) as u64, Ordering::Relaxed);
+            here > 0
         })));
         let own = piece.and_then(|piece| match &self.seats[piece.lane].task {
             Some(Task::Generate(generation)) => Some(Piece {
