@@ -33,6 +33,8 @@ pub(crate) struct Watch {
     last: Option<Counters>,
     looked: Instant,
     slack_bytes: u64,
+    /// Whether the program has run for a while since `begin`: its own pages come in by faults before.
+    is_settled: bool,
 }
 
 impl Watch {
@@ -44,6 +46,7 @@ impl Watch {
             last: None,
             looked: Instant::now(),
             slack_bytes: SLACK_BYTES + streamed_bytes,
+            is_settled: false,
         }
     }
 
@@ -62,7 +65,8 @@ impl Watch {
         self.looked = Instant::now();
         let Some(now) = self.counters() else { return false };
         let is_loss = now.file_bytes + self.slack_bytes < last.file_bytes
-            || now.major_faults > last.major_faults + SLACK_FAULTS;
+            || (self.is_settled && now.major_faults > last.major_faults + SLACK_FAULTS);
+        self.is_settled = true;
         // Growth is the new measure; a loss is measured anew when everything is back.
         let file_bytes = last.file_bytes.max(now.file_bytes);
         self.last = (!is_loss).then_some(Counters { file_bytes, ..now });
