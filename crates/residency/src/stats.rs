@@ -57,37 +57,35 @@ impl PassStats {
     /// What has come since `earlier`, of the same store's total: a token may take several passes.
     #[must_use]
     pub fn since(&self, earlier: &PassStats) -> PassStats {
-        PassStats {
-            seconds: self.seconds - earlier.seconds,
-            wait_s: self.wait_s - earlier.wait_s,
-            waits: self.waits - earlier.waits,
-            direct_bytes: self.direct_bytes - earlier.direct_bytes,
-            populated_bytes: self.populated_bytes - earlier.populated_bytes,
-            row_bytes: self.row_bytes - earlier.row_bytes,
-            disk_busy_s: self.disk_busy_s - earlier.disk_busy_s,
-            acquired: self.acquired - earlier.acquired,
-            expert_hits: self.expert_hits - earlier.expert_hits,
-            expert_misses: self.expert_misses - earlier.expert_misses,
-            expert_bytes: self.expert_bytes - earlier.expert_bytes,
-            expert_guesses: self.expert_guesses - earlier.expert_guesses,
-            expert_guesses_right: self.expert_guesses_right - earlier.expert_guesses_right,
-        }
+        self.each(earlier, |now, then| now - then, |now, then| now - then)
     }
 
     pub(crate) fn add(&mut self, other: &PassStats) {
-        self.seconds += other.seconds;
-        self.wait_s += other.wait_s;
-        self.waits += other.waits;
-        self.direct_bytes += other.direct_bytes;
-        self.populated_bytes += other.populated_bytes;
-        self.row_bytes += other.row_bytes;
-        self.disk_busy_s += other.disk_busy_s;
-        self.acquired += other.acquired;
-        self.expert_hits += other.expert_hits;
-        self.expert_misses += other.expert_misses;
-        self.expert_bytes += other.expert_bytes;
-        self.expert_guesses += other.expert_guesses;
-        self.expert_guesses_right += other.expert_guesses_right;
+        *self = self.each(other, |a, b| a + b, |a, b| a + b);
+    }
+
+    /// Every figure with its counterpart: the one list of them all.
+    fn each(
+        &self,
+        other: &PassStats,
+        reals: impl Fn(f64, f64) -> f64,
+        counts: impl Fn(u64, u64) -> u64,
+    ) -> PassStats {
+        PassStats {
+            seconds: reals(self.seconds, other.seconds),
+            wait_s: reals(self.wait_s, other.wait_s),
+            disk_busy_s: reals(self.disk_busy_s, other.disk_busy_s),
+            waits: counts(self.waits, other.waits),
+            direct_bytes: counts(self.direct_bytes, other.direct_bytes),
+            populated_bytes: counts(self.populated_bytes, other.populated_bytes),
+            row_bytes: counts(self.row_bytes, other.row_bytes),
+            acquired: counts(self.acquired, other.acquired),
+            expert_hits: counts(self.expert_hits, other.expert_hits),
+            expert_misses: counts(self.expert_misses, other.expert_misses),
+            expert_bytes: counts(self.expert_bytes, other.expert_bytes),
+            expert_guesses: counts(self.expert_guesses, other.expert_guesses),
+            expert_guesses_right: counts(self.expert_guesses_right, other.expert_guesses_right),
+        }
     }
 }
 

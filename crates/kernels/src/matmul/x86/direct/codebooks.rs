@@ -6,24 +6,12 @@
 use std::arch::x86_64::*;
 
 use super::super::tile::Next;
+use super::super::unpack::eight;
 use super::wide::Wide;
 use super::{Direct, Rows, high, low, step};
 use crate::format::blocks::{self, Block};
 use crate::format::{grids, quants};
 use crate::quantize::XBlock;
-
-/// `[f(0), .. f(7)]`, as in [`super::super::unpack`].
-macro_rules! eight {
-    (|$i:ident| $value:expr) => {
-        eight!(@ $i, $value, 0 1 2 3 4 5 6 7)
-    };
-    (@ $i:ident, $value:expr, $($n:literal)+) => {
-        [$({
-            const $i: usize = $n;
-            $value
-        }),+]
-    };
-}
 
 /// A block of entries of a codebook, 32 codes to a group.
 trait Codebook: Block {

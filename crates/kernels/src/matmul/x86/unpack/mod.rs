@@ -16,6 +16,7 @@ macro_rules! eight {
         }),+]
     };
 }
+pub(super) use eight;
 
 /// Implements [`Unpack`] for a block struct: its name, class, scales, offset, and how.
 macro_rules! unpack {
