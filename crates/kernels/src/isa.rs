@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use: decided once, here and nowhere else.
 //!
-//! A value of a token type ([`Avx2`], [`Avx512`], `Neon`) proves that this CPU has the
+//! A value of a token type ([`Avx2`], [`AvxVnni`], [`Avx512`], `Neon`) proves that this CPU has the
 //! instruction set: the field is private and only this file makes one, after asking the CPU.
 //! Kernels take the token, and the step from token to `#[target_feature]` function is the only
 //! thing that needs `unsafe`.
@@ -18,6 +18,23 @@ pub const ISA_VARIABLE: &str = "LOWTIDE_ISA";
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Avx2 {
     _private: (),
+}
+
+/// Proof that this CPU has AVX-VNNI, and everything of [`Avx2`]: processors without AVX-512, such as Intel's since
+/// Alder Lake, multiply bytes with it.
+#[cfg(target_arch = "x86_64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct AvxVnni {
+    _private: (),
+}
+
+#[cfg(target_arch = "x86_64")]
+impl AvxVnni {
+    /// The smaller proof that this one contains.
+    #[must_use]
+    pub fn avx2(self) -> Avx2 {
+        Avx2 { _private: () }
+    }
 }
 
 /// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI, and everything of [`Avx2`].
@@ -51,6 +68,9 @@ pub enum Isa {
     /// AVX2 + FMA + F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// AVX2 + FMA + F16C + AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// AVX-512 F + BW + VL + DQ + VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
@@ -64,7 +84,7 @@ pub enum Isa {
 pub enum IsaError {
     /// The name is none of those this program knows.
     #[error(
-        "{ISA_VARIABLE}={name:?} is no instruction set (known: scalar, avx2, avx512, neon); this CPU has: {available}"
+        "{ISA_VARIABLE}={name:?} is no instruction set (known: scalar, avx2, avxvnni, avx512, neon); this CPU has: {available}"
     )]
     Unknown {
         /// The value as given.
@@ -121,7 +141,9 @@ impl Isa {
         let available = names.join(", ");
         let name = name.to_owned();
         match name.as_str() {
-            "scalar" | "avx2" | "avx512" | "neon" => Err(IsaError::Unavailable { name, available }),
+            "scalar" | "avx2" | "avxvnni" | "avx512" | "neon" => {
+                Err(IsaError::Unavailable { name, available })
+            }
             _ => Err(IsaError::Unknown { name, available }),
         }
     }
@@ -134,6 +156,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(detect_avx2().map(Isa::Avx2));
+            all.extend(detect_avxvnni().map(Isa::AvxVnni));
             all.extend(detect_avx512().map(Isa::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
@@ -141,13 +164,15 @@ impl Isa {
         all
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512` or `neon`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
@@ -166,6 +191,12 @@ fn detect_avx2() -> Option<Avx2> {
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c"))
     .then_some(Avx2 { _private: () })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect_avxvnni() -> Option<AvxVnni> {
+    detect_avx2()?;
+    is_x86_feature_detected!("avxvnni").then_some(AvxVnni { _private: () })
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -13,77 +13,85 @@ use super::{COLUMNS, Part, each_at};
 use crate::format::canonical::Min;
 use crate::quantize::XBlock;
 
-type Sums<T, const SIDES: usize, const COLS: usize> = [[T; COLS]; SIDES];
+pub(super) type Sums<T, const SIDES: usize, const COLS: usize> = [[T; COLS]; SIDES];
 
-/// Adds the tile's blocks to the sums of all columns.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn all_columns<B: Unpack, const SIDES: usize>(part: &mut Part<'_, '_, '_>) {
-    let cols = part.job.x.cols();
-    for col in (0..cols).step_by(COLUMNS) {
-        match cols - col {
-            1 => columns::<B, SIDES, 1>(part, col),
-            2 => columns::<B, SIDES, 2>(part, col),
-            3 => columns::<B, SIDES, 3>(part, col),
-            _ => columns::<B, SIDES, COLUMNS>(part, col),
+/// The way of tiles through all columns, compiled with the features of the function `products` beside it.
+macro_rules! passes {
+    ($all_columns:ident, $features:literal) => {
+        /// Adds the tile's blocks to the sums of all columns.
+        #[target_feature(enable = $features)]
+        pub(super) fn $all_columns<B: Unpack, const SIDES: usize>(part: &mut Part<'_, '_, '_>) {
+            let cols = part.job.x.cols();
+            for col in (0..cols).step_by(COLUMNS) {
+                match cols - col {
+                    1 => columns::<B, SIDES, 1>(part, col),
+                    2 => columns::<B, SIDES, 2>(part, col),
+                    3 => columns::<B, SIDES, 3>(part, col),
+                    _ => columns::<B, SIDES, COLUMNS>(part, col),
+                }
+            }
         }
-    }
-}
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn columns<B: Unpack, const SIDES: usize, const COLS: usize>(
-    part: &mut Part<'_, '_, '_>,
-    col: usize,
-) {
-    let mut x: [&[XBlock]; COLS] = [&[]; COLS];
-    let mut sums = [[_mm256_setzero_ps(); COLS]; SIDES];
-    for c in 0..COLS {
-        x[c] = &part.job.x.column(col + c)[part.start..][..part.blocks.len()];
-        let waiting = part.sums(col + c);
-        for side in 0..SIDES {
-            sums[side][c] = waiting[side];
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn columns<B: Unpack, const SIDES: usize, const COLS: usize>(
+            part: &mut Part<'_, '_, '_>,
+            col: usize,
+        ) {
+            let mut x: [&[XBlock]; COLS] = [&[]; COLS];
+            let mut sums = [[_mm256_setzero_ps(); COLS]; SIDES];
+            for c in 0..COLS {
+                x[c] = &part.job.x.column(col + c)[part.start..][..part.blocks.len()];
+                let waiting = part.sums(col + c);
+                for side in 0..SIDES {
+                    sums[side][c] = waiting[side];
+                }
+            }
+            multiply::<B, SIDES, COLS>(part.blocks, x, &mut sums);
+            for c in 0..COLS {
+                let mut done = [_mm256_setzero_ps(); 2];
+                for side in 0..SIDES {
+                    done[side] = sums[side][c];
+                }
+                part.set_sums(col + c, done);
+            }
         }
-    }
-    multiply::<B, SIDES, COLS>(part.blocks, x, &mut sums);
-    for c in 0..COLS {
-        let mut done = [_mm256_setzero_ps(); 2];
-        for side in 0..SIDES {
-            done[side] = sums[side][c];
-        }
-        part.set_sums(col + c, done);
-    }
-}
 
-/// Adds the products of all blocks of the tile with the columns' blocks to `sums`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply<B: Unpack, const SIDES: usize, const COLS: usize>(
-    tile: &[Block16],
-    x: [&[XBlock]; COLS],
-    sums: &mut Sums<__m256, SIDES, COLS>,
-) {
-    let mut total = *sums;
-    for (block, w) in tile.iter().enumerate() {
-        let x = each_at(x, block);
-        if B::SPLIT {
-            let low = products::<B, SIDES, COLS>(w, x, 0..4);
-            add::<SIDES, COLS>(low, w.d, x, &mut total);
-            // Split formats have no minimum: the field holds the second scale.
-            let high = products::<B, SIDES, COLS>(w, x, 4..8);
-            add::<SIDES, COLS>(high, w.min, x, &mut total);
-        } else {
-            let products = products::<B, SIDES, COLS>(w, x, 0..8);
-            add::<SIDES, COLS>(products, w.d, x, &mut total);
+        /// Adds the products of all blocks of the tile with the columns' blocks to `sums`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn multiply<B: Unpack, const SIDES: usize, const COLS: usize>(
+            tile: &[Block16],
+            x: [&[XBlock]; COLS],
+            sums: &mut Sums<__m256, SIDES, COLS>,
+        ) {
+            let mut total = *sums;
+            for (block, w) in tile.iter().enumerate() {
+                let x = each_at(x, block);
+                if B::SPLIT {
+                    let low = products::<B, SIDES, COLS>(w, x, 0..4);
+                    add::<SIDES, COLS>(low, w.d, x, &mut total);
+                    // Split formats have no minimum: the field holds the second scale.
+                    let high = products::<B, SIDES, COLS>(w, x, 4..8);
+                    add::<SIDES, COLS>(high, w.min, x, &mut total);
+                } else {
+                    let products = products::<B, SIDES, COLS>(w, x, 0..8);
+                    add::<SIDES, COLS>(products, w.d, x, &mut total);
+                }
+                add_minimum::<B, SIDES, COLS>(w, x, &mut total);
+            }
+            *sums = total;
         }
-        add_minimum::<B, SIDES, COLS>(w, x, &mut total);
-    }
-    *sums = total;
+    };
 }
+pub(super) use passes;
+
+passes! { all_columns, "avx2,fma,f16c" }
 
 /// Step 2 of the sum (see [`crate::format::canonical`]).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<const SIDES: usize, const COLS: usize>(
+pub(super) fn add<const SIDES: usize, const COLS: usize>(
     products: Sums<__m256i, SIDES, COLS>,
     d: [__m256; 2],
     x: [&XBlock; COLS],
@@ -101,7 +109,7 @@ fn add<const SIDES: usize, const COLS: usize>(
 /// Step 3 of the sum.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_minimum<B: Unpack, const SIDES: usize, const COLS: usize>(
+pub(super) fn add_minimum<B: Unpack, const SIDES: usize, const COLS: usize>(
     w: &Block16,
     x: [&XBlock; COLS],
     total: &mut Sums<__m256, SIDES, COLS>,

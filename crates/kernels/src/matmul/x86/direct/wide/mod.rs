@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 
 use super::Rows;
 use crate::quantize::XBlock;
+pub(super) use bytes::ByteProducts;
 pub(super) use eight::Eight;
 pub(super) use sixteen::Sixteen;
 
@@ -34,6 +35,8 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     fn sub(self, a: Self::I, b: Self::I) -> Self::I;
     /// Products, the lower 32 bits.
     fn mul(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Products of signed 16-bit numbers, neighbours added.
+    fn products16(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shifts of 16 bits; the numbers of bits are constants after inlining.
     fn left16(self, a: Self::I, bits: usize) -> Self::I;
     fn right16(self, a: Self::I, bits: usize) -> Self::I;
@@ -148,6 +151,7 @@ macro_rules! with_features {
     };
 }
 
+mod bytes;
 mod eight;
 mod sixteen;
 

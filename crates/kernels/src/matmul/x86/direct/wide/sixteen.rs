@@ -4,18 +4,18 @@ use std::arch::x86_64::*;
 
 use super::super::without;
 use super::{Eight, Rows, Wide, activations};
-use crate::isa::Avx512;
+use crate::isa::{Avx2, Avx512};
 use crate::quantize::XBlock;
 
 /// 16 rows: AVX-512 with VNNI.
 #[derive(Copy, Clone)]
 pub(in crate::matmul::x86) struct Sixteen {
-    eight: Eight,
+    eight: Eight<Avx2>,
 }
 
 impl Sixteen {
     pub(in crate::matmul::x86::direct) fn new(token: Avx512) -> Sixteen {
-        Sixteen { eight: Eight::new(token.avx2()) }
+        Sixteen { eight: Eight(token.avx2()) }
     }
 }
 
@@ -34,6 +34,7 @@ impl Wide for Sixteen {
         add(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32;
         sub(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32;
         mul(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32;
+        products16(a: __m512i, b: __m512i) -> __m512i = _mm512_madd_epi16;
         look_up(table: __m512i, bytes: __m512i) -> __m512i = _mm512_shuffle_epi8;
         min_bytes(a: __m512i, b: __m512i) -> __m512i = _mm512_min_epu8;
         unpack_low32(a: __m512i, b: __m512i) -> __m512i = _mm512_unpacklo_epi32;
