@@ -81,6 +81,11 @@ fn compute_rows(isa: Isa, job: RowJob<'_>, scratch: &mut ThreadScratch) {
         Isa::Avx512(token) => {
             x86::rows(token.avx2(), Beyond::Avx512(token), job, &mut scratch.tile);
         }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vbmi(token) => {
+            let avx2 = token.avx512().avx2();
+            x86::rows(avx2, Beyond::Vbmi(token), job, &mut scratch.tile);
+        }
         // NEON kernels would go here; until they exist, Arm runs the reference.
         _ => compute_rows_scalar(job),
     }

@@ -19,7 +19,7 @@ use std::arch::x86_64::*;
 use super::job::RowJob;
 use crate::format::blocks::as_blocks;
 use crate::format::{Format, blocks, with_block};
-use crate::isa::{Avx2, Avx512, AvxVnni};
+use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni};
 pub(in crate::matmul) use tile::Tile;
 use tile::{Block16, DECODE_COLS, Next};
 use unpack::Unpack;
@@ -33,6 +33,17 @@ pub(super) enum Beyond {
     Nothing,
     Vnni(AvxVnni),
     Avx512(Avx512),
+    Vbmi(Avx512Vbmi),
+}
+
+impl Beyond {
+    fn avx512(self) -> Option<Avx512> {
+        match self {
+            Beyond::Avx512(token) => Some(token),
+            Beyond::Vbmi(token) => Some(token.avx512()),
+            Beyond::Nothing | Beyond::Vnni(_) => None,
+        }
+    }
 }
 
 /// Computes the rows; with AVX-512 the columns pass over tiles of 16 rows at a time.
@@ -43,10 +54,10 @@ pub(super) fn rows(avx2: Avx2, beyond: Beyond, job: RowJob<'_>, tile: &mut Tile)
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rows_of_format(job: RowJob<'_>, avx2: Avx2, beyond: Beyond, tile: &mut Tile) {
-    match (job.format, beyond) {
-        (Format::F32, Beyond::Avx512(token)) => return float512::rows::<float::Single>(token, job),
-        (Format::F16, Beyond::Avx512(token)) => return float512::rows::<float::Half>(token, job),
-        (Format::BF16, Beyond::Avx512(token)) => return float512::rows::<float::Brain>(token, job),
+    match (job.format, beyond.avx512()) {
+        (Format::F32, Some(token)) => return float512::rows::<float::Single>(token, job),
+        (Format::F16, Some(token)) => return float512::rows::<float::Half>(token, job),
+        (Format::BF16, Some(token)) => return float512::rows::<float::Brain>(token, job),
         _ => {}
     }
     match job.format {
@@ -76,6 +87,8 @@ fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, beyond: Beyond) -> usize {
         Format::IQ2_S => direct::rows::<blocks::IQ2S>(avx2, beyond, job),
         Format::IQ3_XXS => direct::rows::<blocks::IQ3XXS>(avx2, beyond, job),
         Format::IQ3_S => direct::rows::<blocks::IQ3S>(avx2, beyond, job),
+        Format::IQ1_S => direct::rows::<blocks::IQ1S>(avx2, beyond, job),
+        Format::IQ1_M => direct::rows::<blocks::IQ1M>(avx2, beyond, job),
         Format::Q2_K => direct::rows::<blocks::Q2K>(avx2, beyond, job),
         Format::Q3_K => direct::rows::<blocks::Q3K>(avx2, beyond, job),
         Format::NVFP4 => direct::rows::<blocks::NVFP4>(avx2, beyond, job),
@@ -90,10 +103,7 @@ fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, beyond: Beyond) -> usize {
 fn block_rows<B: Unpack>(mut job: RowJob<'_>, avx2: Avx2, beyond: Beyond, tile: &mut Tile) {
     let done = if job.x.cols() == 1 { direct_rows(&mut job, avx2, beyond) } else { 0 };
     // Vectors of 16 rows pay if there are columns to share them.
-    let wide = match beyond {
-        Beyond::Avx512(token) if job.x.cols() > DECODE_COLS => Some(token),
-        _ => None,
-    };
+    let wide = beyond.avx512().filter(|_| job.x.cols() > DECODE_COLS);
     let mut first = done;
     while first < job.rows.len() {
         let rows = job.rows.len() - first;

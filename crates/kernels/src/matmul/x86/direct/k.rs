@@ -8,7 +8,7 @@ use crate::quantize::XBlock;
 
 /// Byte `i` of each lane.
 #[inline(always)]
-fn byte<W: Wide>(w: W, words: W::I, i: usize) -> W::I {
+pub(super) fn byte<W: Wide>(w: W, words: W::I, i: usize) -> W::I {
     w.and(w.right32(words, 8 * i), w.words(255))
 }
 

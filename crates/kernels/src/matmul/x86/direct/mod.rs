@@ -9,7 +9,7 @@
 use super::Beyond;
 use super::tile::Next;
 use crate::format::blocks::Block;
-use crate::isa::{Avx2, AvxVnni};
+use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni};
 use crate::matmul::job::RowJob;
 use crate::quantize::XBlock;
 use wide::{Eight, Sixteen, Wide};
@@ -46,9 +46,11 @@ macro_rules! direct {
     };
 }
 
+mod by_row;
 mod codebooks;
 mod k;
 mod plain;
+mod planes;
 mod ternary;
 mod wide;
 
@@ -79,7 +81,9 @@ pub(super) trait Direct: Block {
 pub(super) fn rows<B: Direct>(avx2: Avx2, beyond: Beyond, job: &mut RowJob<'_>) -> usize {
     match beyond {
         // SAFETY: the token proves that the CPU has the instructions.
-        Beyond::Avx512(token) => unsafe { rows_of_16::<B>(Sixteen::new(token), job) },
+        Beyond::Avx512(token) => unsafe { rows_of_16::<B>(Sixteen::new(token, avx2), job) },
+        // SAFETY: as above.
+        Beyond::Vbmi(token) => unsafe { rows_of_16_vbmi::<B>(Sixteen::new(token, avx2), job) },
         // SAFETY: as above.
         Beyond::Vnni(token) => unsafe { rows_of_8_vnni::<B>(Eight(token), job) },
         // SAFETY: as above.
@@ -88,8 +92,13 @@ pub(super) fn rows<B: Direct>(avx2: Avx2, beyond: Beyond, job: &mut RowJob<'_>) 
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn rows_of_16<B: Direct>(w: Sixteen, job: &mut RowJob<'_>) -> usize {
-    rows_of::<Sixteen, B>(w, job)
+fn rows_of_16<B: Direct>(w: Sixteen<Avx512>, job: &mut RowJob<'_>) -> usize {
+    rows_of::<Sixteen<Avx512>, B>(w, job)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn rows_of_16_vbmi<B: Direct>(w: Sixteen<Avx512Vbmi>, job: &mut RowJob<'_>) -> usize {
+    rows_of::<Sixteen<Avx512Vbmi>, B>(w, job)
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]

@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{ByteProducts, Rows, Wide};
+use crate::matmul::x86::direct::by_row::{Codebook, row_sums};
+use crate::matmul::x86::direct::codebooks::Entries;
 use crate::quantize::XBlock;
 
 /// 8 rows: AVX2, and what the token multiplies bytes with.
@@ -134,5 +136,17 @@ impl<T: ByteProducts> Wide for Eight<T> {
         let [e, f, g, h] = unsafe { rows.four_words::<BYTES>(4, offset) };
         // SAFETY: `self` proves that the CPU has the instruction.
         unsafe { _mm256_setr_epi32(a, b, c, d, e, f, g, h) }
+    }
+
+    #[inline(always)]
+    unsafe fn codebook_sums<B: Codebook>(
+        self,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<__m256i>,
+        x: &XBlock,
+    ) -> [__m256i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { row_sums::<Self, B>(self, rows, g, entries.signs, x) }
     }
 }

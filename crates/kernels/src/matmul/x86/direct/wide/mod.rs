@@ -6,6 +6,8 @@
 use std::arch::x86_64::*;
 
 use super::Rows;
+use super::by_row::Codebook;
+use super::codebooks::Entries;
 use crate::quantize::XBlock;
 pub(super) use bytes::ByteProducts;
 pub(super) use eight::Eight;
@@ -94,6 +96,19 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     fn store(self, values: Self::F, out: &mut [f32]);
     /// Writes one word a row.
     fn store_words(self, values: Self::I, out: &mut [u32; 16]);
+
+    /// Sums of the products of group `g`'s first and last 16 codes; or of all in the first, if the format has one scale
+    /// for them. `entries` are those of the group.
+    ///
+    /// # Safety
+    /// Each row has a whole block.
+    unsafe fn codebook_sums<B: Codebook>(
+        self,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<Self::I>,
+        x: &XBlock,
+    ) -> [Self::I; 2];
 
     /// 16 bytes of every fourth row from row `row` on.
     ///
