@@ -92,6 +92,10 @@ fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, beyond: Beyond) -> usize {
         Format::Q2_K => direct::rows::<blocks::Q2K>(avx2, beyond, job),
         Format::Q3_K => direct::rows::<blocks::Q3K>(avx2, beyond, job),
         Format::NVFP4 => direct::rows::<blocks::NVFP4>(avx2, beyond, job),
+        // With 8 rows a tile, whose digits are found by comparing bytes, is a little faster.
+        Format::TQ1_0 if beyond.avx512().is_some() => {
+            direct::rows::<blocks::TQ1_0>(avx2, beyond, job)
+        }
         Format::TQ2_0 => direct::rows::<blocks::TQ2_0>(avx2, beyond, job),
         Format::Q1_0 => direct::rows::<blocks::Q1_0>(avx2, beyond, job),
         Format::Q2_0 => direct::rows::<blocks::Q2_0>(avx2, beyond, job),

@@ -25,6 +25,55 @@ direct! { TQ2_0 8 |w, rows, x, next, sum| {
     sum
 } }
 
+direct! { TQ1_0 8 |w, rows, x, next, sum| {
+    next.prefetch(W::ROWS * size_of::<Self>() / 2);
+    // SAFETY: the block has 54 bytes: 48 and four of digits, then `d`.
+    let mut bytes = [unsafe { rows.quads(w, 0) }, unsafe { rows.quads(w, 16) }];
+    // SAFETY: as above.
+    let mut rest = unsafe { rows.quads(w, 32) };
+    // SAFETY: as above.
+    let mut last = unsafe { w.words_at::<4>(rows, 48) };
+    // SAFETY: as above.
+    let d = w.halves(unsafe { w.words_at::<2>(rows, 52) });
+    next.prefetch(W::ROWS * size_of::<Self>() / 2);
+    let start = |x| {
+        let [a, b] = without(1, x);
+        w.words(a + b)
+    };
+    let mut sum = sum;
+    for x in &x[..5] {
+        let mut isum = start(x);
+        for part in 0..2 {
+            isum = w.dot::<4>(isum, four!(|Q| next_digit(w, &mut bytes[part][Q])), x, 4 * part);
+        }
+        sum = step(w, isum, d, x, sum);
+    }
+    // Five times 16 values, then four times 4.
+    for (group, x) in x[5..].iter().enumerate() {
+        let first = four!(|Q| next_digit(w, &mut rest[Q]));
+        let isum = w.dot::<4>(start(x), first, x, 0);
+        let second = if group < 2 {
+            four!(|Q| next_digit(w, &mut rest[Q]))
+        } else {
+            four!(|_Q| next_digit(w, &mut last))
+        };
+        sum = step(w, w.dot::<4>(isum, second, x, 4), d, x, sum);
+    }
+    sum
+} }
+
+/// The first ternary digit of each byte (see [`blocks::ternary`]); the next one moves to the front.
+#[inline(always)]
+fn next_digit<W: Wide>(w: W, bytes: &mut W::I) -> W::I {
+    // Sums of 32 bits do for two of 16 here: three times a byte has ten bits.
+    let three_times = |bytes| w.add(bytes, w.left16(bytes, 1));
+    let (low, high) = (w.words(0x00ff_00ff), w.words(0xff00_ff00_u32.cast_signed()));
+    let even = three_times(w.and(*bytes, low));
+    let odd = three_times(w.right16(*bytes, 8));
+    *bytes = w.or(w.and(even, low), w.left16(odd, 8));
+    w.or(w.right16(even, 8), w.and(odd, high))
+}
+
 direct! { Q1_0 4 |w, rows, x, next, sum| {
     next.prefetch(W::ROWS * size_of::<Self>());
     // SAFETY: the block has 18 bytes.
