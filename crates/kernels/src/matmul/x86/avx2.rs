@@ -140,22 +140,23 @@ fn products<B: Unpack, const SIDES: usize, const COLS: usize>(
 ) -> Sums<__m256i, SIDES, COLS> {
     match B::CLASS {
         Class::Signed => signed::<B, SIDES, COLS>(w, x, quads),
-        _ => unsigned::<B, SIDES, COLS>(w, x),
+        _ => unsigned::<B, SIDES, COLS>(w, x, quads),
     }
 }
 
-/// The exact integer sums of a block, for codes of up to 6 bits.
+/// The exact integer sums of a block, or of half of one, for codes of up to 7 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
     w: &Block16,
     x: [&XBlock; COLS],
+    quads: Range<usize>,
 ) -> Sums<__m256i, SIDES, COLS> {
-    let quads = const { quads_in_16_bits::<B>() };
+    let together = const { quads_in_16_bits::<B>() };
     let mut total = [[_mm256_setzero_si256(); COLS]; SIDES];
-    for part in 0..8 / quads {
+    for first in quads.clone().step_by(together) {
         let mut narrow = [[_mm256_setzero_si256(); COLS]; SIDES];
-        for quad in part * quads..(part + 1) * quads {
+        for quad in first..first + together {
             for col in 0..COLS {
                 let x = _mm256_set1_epi32(x[col].quads[quad]);
                 for side in 0..SIDES {
@@ -165,7 +166,7 @@ fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
             }
         }
         for side in 0..SIDES {
-            let scale = scale::<B>(w, side, part * quads);
+            let scale = scale::<B>(w, side, first);
             for col in 0..COLS {
                 let wide = _mm256_madd_epi16(narrow[side][col], scale);
                 total[side][col] = _mm256_add_epi32(total[side][col], wide);
@@ -175,7 +176,11 @@ fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
     if B::OFFSET != 0 {
         for side in 0..SIDES {
             let offset = match B::SCALES {
-                Scales::None => _mm256_set1_epi16(-B::OFFSET),
+                Scales::None => {
+                    let half = |used| if used { -B::OFFSET } else { 0 };
+                    let (low, high) = (half(quads.start == 0), half(quads.end == 8));
+                    _mm256_set1_epi32(i32::from(low as u16) | i32::from(high) << 16)
+                }
                 _ => w.offset[side],
             };
             for col in 0..COLS {
@@ -189,17 +194,15 @@ fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
 
 /// How many products of `vpmaddubsw` can be added in 16 bits: with codes up to `2^b - 1` and
 /// activations up to 127 each is at most `254 (2^b - 1)`, so 8 for 4 bits (30480), 4 for 5 bits
-/// (31496), 2 for 6 bits (32004). A scale per 16 codes allows 4 at most.
+/// (31496), 2 for 6 bits (32004), 1 for 7 bits (32258). A scale per 16 codes allows 4 at most.
 const fn quads_in_16_bits<B: Unpack>() -> usize {
     let quads = match B::CLASS {
         Class::Four => 8,
         Class::Five => 4,
-        Class::Six | Class::Signed => 2,
+        Class::Six => 2,
+        Class::Seven | Class::Signed => 1,
     };
-    match B::SCALES {
-        Scales::Per16 if quads > 4 => 4,
-        _ => quads,
-    }
+    if quads > 4 && (B::SPLIT || matches!(B::SCALES, Scales::Per16)) { 4 } else { quads }
 }
 
 /// What `vpmaddwd` multiplies sums of the codes from `4 * quad` on with.

@@ -1,6 +1,7 @@
 //! Formats of 32 weights to a block, and `IQ4_XS`: 4-bit codes, as they are or of a table, and bytes.
 
 use super::super::tile::Next;
+use super::super::unpack::{FP4_RAISED, Unpack};
 use super::wide::Wide;
 use super::{Direct, Rows, high, low, step, without};
 use crate::format::blocks;
@@ -147,18 +148,8 @@ direct! { IQ4XS 8 |w, rows, x, next, sum| {
     sum
 } }
 
-/// What the values of 4-bit floats are raised by so that none has a sign: five bits hold them then.
-const FP4_RAISE: i32 = 12;
-
-const FP4_RAISED: [i8; 16] = {
-    let mut values = blocks::FP4_VALUES;
-    let mut i = 0;
-    while i < 16 {
-        values[i] += FP4_RAISE as i8;
-        i += 1;
-    }
-    values
-};
+/// What values in [`FP4_RAISED`] are larger by.
+const FP4_RAISE: i32 = blocks::MXFP4::OFFSET as i32;
 
 /// The exact sum for 4-bit codes of values in a [raised](Wide::table) table, first the low halves.
 #[inline(always)]
