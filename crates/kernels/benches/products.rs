@@ -24,7 +24,7 @@ fn main() {
     let threads = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(1);
     let only = arguments.iter().find(|a| a.parse::<usize>().is_err());
     println!("{threads} threads; GB/s, GB/s, 10^9 multiply-adds/s");
-    println!("{:8} {:8} {:>8} {:>8} {:>8}", "format", "isa", "ram", "cache", "prefill");
+    println!("{:8} {:10} {:>8} {:>8} {:>8}", "format", "isa", "ram", "cache", "prefill");
     for &format in Format::ALL {
         if only.is_some_and(|name| name != format.name()) {
             continue;
@@ -43,7 +43,7 @@ fn main() {
             let macs = (rows * k * cols) as f64;
             let prefill = macs / case.best(&mut compute).as_secs_f64() / 1e9;
             case.check(&mut compute);
-            println!("{format:8} {:8} {ram:8.1} {cache:8.1} {prefill:8.1}", isa.name());
+            println!("{format:8} {:10} {ram:8.1} {cache:8.1} {prefill:8.1}", isa.name());
         }
     }
 }

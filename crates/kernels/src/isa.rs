@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use: decided once, here and nowhere else.
 //!
-//! A value of a token type ([`Avx2`], [`Avx512`], `Neon`) proves that this CPU has the
+//! A value of a token type ([`Avx2`], [`AvxVnni`], [`Avx512`], [`Avx512Vbmi`], `Neon`) proves that this CPU has the
 //! instruction set: the field is private and only this file makes one, after asking the CPU.
 //! Kernels take the token, and the step from token to `#[target_feature]` function is the only
 //! thing that needs `unsafe`.
@@ -20,6 +20,23 @@ pub struct Avx2 {
     _private: (),
 }
 
+/// Proof that this CPU has AVX-VNNI, and everything of [`Avx2`]: processors without AVX-512, such as Intel's since
+/// Alder Lake, multiply bytes with it.
+#[cfg(target_arch = "x86_64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct AvxVnni {
+    _private: (),
+}
+
+#[cfg(target_arch = "x86_64")]
+impl AvxVnni {
+    /// The smaller proof that this one contains.
+    #[must_use]
+    pub fn avx2(self) -> Avx2 {
+        Avx2 { _private: () }
+    }
+}
+
 /// Proof that this CPU has AVX-512 F, BW, VL, DQ and VNNI, and everything of [`Avx2`].
 #[cfg(target_arch = "x86_64")]
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -33,6 +50,22 @@ impl Avx512 {
     #[must_use]
     pub fn avx2(self) -> Avx2 {
         Avx2 { _private: () }
+    }
+}
+
+/// Proof that this CPU has AVX-512 VBMI, and everything of [`Avx512`]: Intel's since Ice Lake, AMD's since Zen 4.
+#[cfg(target_arch = "x86_64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Avx512Vbmi {
+    _private: (),
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512Vbmi {
+    /// The smaller proof that this one contains.
+    #[must_use]
+    pub fn avx512(self) -> Avx512 {
+        Avx512 { _private: () }
     }
 }
 
@@ -51,9 +84,15 @@ pub enum Isa {
     /// AVX2 + FMA + F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// AVX2 + FMA + F16C + AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// AVX-512 F + BW + VL + DQ + VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// AVX-512 F + BW + VL + DQ + VNNI + VBMI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vbmi(Avx512Vbmi),
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -64,7 +103,7 @@ pub enum Isa {
 pub enum IsaError {
     /// The name is none of those this program knows.
     #[error(
-        "{ISA_VARIABLE}={name:?} is no instruction set (known: scalar, avx2, avx512, neon); this CPU has: {available}"
+        "{ISA_VARIABLE}={name:?} is no instruction set (known: scalar, avx2, avxvnni, avx512, avx512vbmi, neon); this CPU has: {available}"
     )]
     Unknown {
         /// The value as given.
@@ -121,7 +160,9 @@ impl Isa {
         let available = names.join(", ");
         let name = name.to_owned();
         match name.as_str() {
-            "scalar" | "avx2" | "avx512" | "neon" => Err(IsaError::Unavailable { name, available }),
+            "scalar" | "avx2" | "avxvnni" | "avx512" | "avx512vbmi" | "neon" => {
+                Err(IsaError::Unavailable { name, available })
+            }
             _ => Err(IsaError::Unknown { name, available }),
         }
     }
@@ -134,14 +175,16 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(detect_avx2().map(Isa::Avx2));
+            all.extend(detect_avxvnni().map(Isa::AvxVnni));
             all.extend(detect_avx512().map(Isa::Avx512));
+            all.extend(detect_avx512vbmi().map(Isa::Avx512Vbmi));
         }
         #[cfg(target_arch = "aarch64")]
         all.extend(detect_neon().map(Isa::Neon));
         all
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vbmi` or `neon`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -149,7 +192,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi(_) => "avx512vbmi",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
         }
@@ -169,6 +216,12 @@ fn detect_avx2() -> Option<Avx2> {
 }
 
 #[cfg(target_arch = "x86_64")]
+fn detect_avxvnni() -> Option<AvxVnni> {
+    detect_avx2()?;
+    is_x86_feature_detected!("avxvnni").then_some(AvxVnni { _private: () })
+}
+
+#[cfg(target_arch = "x86_64")]
 fn detect_avx512() -> Option<Avx512> {
     detect_avx2()?;
     (is_x86_feature_detected!("avx512f")
@@ -177,6 +230,12 @@ fn detect_avx512() -> Option<Avx512> {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vnni"))
     .then_some(Avx512 { _private: () })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect_avx512vbmi() -> Option<Avx512Vbmi> {
+    detect_avx512()?;
+    is_x86_feature_detected!("avx512vbmi").then_some(Avx512Vbmi { _private: () })
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -99,12 +99,12 @@ pub(crate) trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Scalar => call_scalar(kernel),
-        // SAFETY: the token in `Isa::Avx2` proves avx2, fma and f16c (made only by `isa.rs`).
+        // SAFETY: the tokens in both prove avx2, fma and f16c (made only by `isa.rs`).
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(_) => unsafe { x86::call_avx2(kernel) },
-        // SAFETY: the token in `Isa::Avx512` proves avx512f, bw, vl, dq and avx2's set.
+        Isa::Avx2(_) | Isa::AvxVnni(_) => unsafe { x86::call_avx2(kernel) },
+        // SAFETY: the tokens in both prove avx512f, bw, vl, dq and avx2's set.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(_) => unsafe { x86::call_avx512(kernel) },
+        Isa::Avx512(_) | Isa::Avx512Vbmi(_) => unsafe { x86::call_avx512(kernel) },
         // NEON belongs to the base of aarch64: the compiler uses it for the arrays by itself.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(_) => call_scalar(kernel),

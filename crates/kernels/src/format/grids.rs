@@ -50,7 +50,11 @@ const fn all_four<const N: usize>(entries: &[u16; N], values: [i8; 8]) -> [i32; 
 }
 
 /// Magnitudes of the 2-bit formats.
-const TWO_BIT: [i8; 4] = [8, 25, 43, 0];
+pub(crate) const TWO_BIT: [i8; 4] = [8, 25, 43, 0];
+/// Magnitudes of `IQ3_XXS`.
+pub(crate) const IQ3_XXS_VALUES: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+/// Magnitudes of `IQ3_S`.
+pub(crate) const IQ3_S_VALUES: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// Codebook of `IQ2_XXS`.
 pub(crate) static IQ2_XXS: [i64; 256] = all_eight(&IQ2_XXS_ENTRIES, TWO_BIT);
@@ -59,14 +63,27 @@ pub(crate) static IQ2_XS: [i64; 512] = all_eight(&IQ2_XS_ENTRIES, TWO_BIT);
 /// Codebook of `IQ2_S`.
 pub(crate) static IQ2_S: [i64; 1024] = all_eight(&IQ2_S_ENTRIES, TWO_BIT);
 /// Codebook of `IQ3_XXS`.
-pub(crate) static IQ3_XXS: [i32; 256] = all_four(&IQ3_XXS_ENTRIES, [4, 12, 20, 28, 36, 44, 52, 62]);
+pub(crate) static IQ3_XXS: [i32; 256] = all_four(&IQ3_XXS_ENTRIES, IQ3_XXS_VALUES);
 /// Codebook of `IQ3_S`.
-pub(crate) static IQ3_S: [i32; 512] = all_four(&IQ3_S_ENTRIES, [1, 3, 5, 7, 9, 11, 13, 15]);
+pub(crate) static IQ3_S: [i32; 512] = all_four(&IQ3_S_ENTRIES, IQ3_S_VALUES);
 /// Codebook of `IQ1_S` and `IQ1_M`.
 pub(crate) static IQ1: [i64; 2048] = all_eight(&IQ1_ENTRIES, [-1, 0, 1, 0]);
+/// Eight times the values of [`IQ1`] and one, then all of them less one; plus [`IQ1_RAISE`] each, so that none has a sign.
+pub(crate) static IQ1_RAISED: [i64; 4096] = {
+    let halves = [all_eight(&IQ1_ENTRIES, [2, 10, 18, 10]), all_eight(&IQ1_ENTRIES, [0, 8, 16, 8])];
+    let mut all = [0; 4096];
+    let mut i = 0;
+    while i < 4096 {
+        all[i] = halves[i / 2048][i % 2048];
+        i += 1;
+    }
+    all
+};
+/// What [`IQ1_RAISED`] has more.
+pub(crate) const IQ1_RAISE: i32 = 9;
 
 #[rustfmt::skip]
-const IQ2_XXS_ENTRIES: [u16; 256] = [
+pub(crate) const IQ2_XXS_ENTRIES: [u16; 256] = [
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0020, 0x0022, 0x0028, 0x002a, 0x0041,
     0x0044, 0x0050, 0x0058, 0x0061, 0x0064, 0x0080, 0x0082, 0x008a, 0x00a2, 0x0101, 0x0104, 0x0110,
     0x0115, 0x0140, 0x0184, 0x0198, 0x0200, 0x0202, 0x0222, 0x0282, 0x0401, 0x0404, 0x0410, 0x0421,
@@ -92,7 +109,7 @@ const IQ2_XXS_ENTRIES: [u16; 256] = [
 ];
 
 #[rustfmt::skip]
-const IQ2_XS_ENTRIES: [u16; 512] = [
+pub(crate) const IQ2_XS_ENTRIES: [u16; 512] = [
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0016, 0x0019, 0x0020, 0x0022, 0x0025,
     0x0028, 0x0041, 0x0044, 0x0046, 0x0049, 0x0050, 0x0052, 0x0055, 0x0058, 0x0061, 0x0064, 0x0080,
     0x0082, 0x0085, 0x0088, 0x0091, 0x0094, 0x0099, 0x00a0, 0x0101, 0x0104, 0x0106, 0x0109, 0x0110,
@@ -139,7 +156,7 @@ const IQ2_XS_ENTRIES: [u16; 512] = [
 ];
 
 #[rustfmt::skip]
-const IQ2_S_ENTRIES: [u16; 1024] = [
+pub(crate) const IQ2_S_ENTRIES: [u16; 1024] = [
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0016, 0x0019, 0x0020, 0x0022, 0x0025,
     0x0028, 0x0041, 0x0044, 0x0046, 0x0049, 0x0050, 0x0052, 0x0055, 0x0058, 0x0061, 0x0064, 0x0066,
     0x0069, 0x0080, 0x0082, 0x0085, 0x0088, 0x0091, 0x0094, 0x00a0, 0x00a5, 0x00aa, 0x0101, 0x0104,
@@ -229,7 +246,7 @@ const IQ2_S_ENTRIES: [u16; 1024] = [
 ];
 
 #[rustfmt::skip]
-const IQ3_XXS_ENTRIES: [u16; 256] = [
+pub(crate) const IQ3_XXS_ENTRIES: [u16; 256] = [
     0x000, 0x002, 0x004, 0x009, 0x00b, 0x00f, 0x010, 0x012, 0x019, 0x022, 0x03b, 0x03d,
     0x041, 0x043, 0x048, 0x04a, 0x051, 0x055, 0x058, 0x05a, 0x061, 0x06c, 0x078, 0x080,
     0x082, 0x084, 0x089, 0x090, 0x092, 0x099, 0x09b, 0x09f, 0x0a9, 0x0af, 0x0bd, 0x0c1,
@@ -255,7 +272,7 @@ const IQ3_XXS_ENTRIES: [u16; 256] = [
 ];
 
 #[rustfmt::skip]
-const IQ3_S_ENTRIES: [u16; 512] = [
+pub(crate) const IQ3_S_ENTRIES: [u16; 512] = [
     0x000, 0x001, 0x002, 0x005, 0x007, 0x008, 0x009, 0x00a, 0x00c, 0x00e, 0x010, 0x011,
     0x015, 0x01b, 0x020, 0x022, 0x025, 0x027, 0x029, 0x02b, 0x030, 0x032, 0x039, 0x03c,
     0x03f, 0x040, 0x041, 0x042, 0x044, 0x048, 0x049, 0x04d, 0x050, 0x053, 0x057, 0x059,
@@ -302,7 +319,7 @@ const IQ3_S_ENTRIES: [u16; 512] = [
 ];
 
 #[rustfmt::skip]
-const IQ1_ENTRIES: [u16; 2048] = [
+pub(crate) const IQ1_ENTRIES: [u16; 2048] = [
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0015, 0x0020, 0x0022, 0x0028, 0x002a, 0x0045,
     0x0051, 0x0054, 0x0056, 0x0065, 0x0080, 0x0082, 0x0088, 0x008a, 0x0095, 0x00a0, 0x00a2, 0x00a8,
     0x00aa, 0x0104, 0x0105, 0x0111, 0x0114, 0x0116, 0x0119, 0x011a, 0x0125, 0x0141, 0x0146, 0x0149,

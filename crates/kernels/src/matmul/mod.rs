@@ -35,6 +35,8 @@ use crate::format::{Format, blocks, with_block};
 use crate::isa::Isa;
 use job::RowJob;
 use scratch::{ThreadScratch, find};
+#[cfg(target_arch = "x86_64")]
+use x86::Beyond;
 
 /// Computes all jobs, in parallel: one barrier at the end.
 ///
@@ -70,9 +72,20 @@ pub fn matmul(compute: &mut Compute, jobs: &mut [MatmulJob<'_>]) -> Result<(), M
 fn compute_rows(isa: Isa, job: RowJob<'_>, scratch: &mut ThreadScratch) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(token) => x86::rows(token, None, job, &mut scratch.tile),
+        Isa::Avx2(token) => x86::rows(token, Beyond::Nothing, job, &mut scratch.tile),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(token) => x86::rows(token.avx2(), Some(token), job, &mut scratch.tile),
+        Isa::AvxVnni(token) => {
+            x86::rows(token.avx2(), Beyond::Vnni(token), job, &mut scratch.tile);
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(token) => {
+            x86::rows(token.avx2(), Beyond::Avx512(token), job, &mut scratch.tile);
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vbmi(token) => {
+            let avx2 = token.avx512().avx2();
+            x86::rows(avx2, Beyond::Vbmi(token), job, &mut scratch.tile);
+        }
         // NEON kernels would go here; until they exist, Arm runs the reference.
         _ => compute_rows_scalar(job),
     }

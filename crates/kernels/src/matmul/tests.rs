@@ -174,7 +174,11 @@ kernel_suite!(scalar, Isa::Scalar);
 #[cfg(target_arch = "x86_64")]
 kernel_suite!(avx2, Isa::Avx2(_));
 #[cfg(target_arch = "x86_64")]
+kernel_suite!(avxvnni, Isa::AvxVnni(_));
+#[cfg(target_arch = "x86_64")]
 kernel_suite!(avx512, Isa::Avx512(_));
+#[cfg(target_arch = "x86_64")]
+kernel_suite!(avx512vbmi, Isa::Avx512Vbmi(_));
 #[cfg(target_arch = "aarch64")]
 kernel_suite!(neon, Isa::Neon(_));
 

@@ -259,7 +259,11 @@ fn quantize(isa: Isa, x: &[f32], blocks: &mut [XBlock]) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(token) => avx2::quantize(token, x, blocks),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni(token) => avx2::quantize(token.avx2(), x, blocks),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512(token) => avx2::quantize(token.avx2(), x, blocks),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vbmi(token) => avx2::quantize(token.avx512().avx2(), x, blocks),
         _ => {
             for (x, block) in x.as_chunks().0.iter().zip(blocks) {
                 *block = quantize_block(x);

@@ -13,77 +13,85 @@ use super::{COLUMNS, Part, each_at};
 use crate::format::canonical::Min;
 use crate::quantize::XBlock;
 
-type Sums<T, const SIDES: usize, const COLS: usize> = [[T; COLS]; SIDES];
+pub(super) type Sums<T, const SIDES: usize, const COLS: usize> = [[T; COLS]; SIDES];
 
-/// Adds the tile's blocks to the sums of all columns.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn all_columns<B: Unpack, const SIDES: usize>(part: &mut Part<'_, '_, '_>) {
-    let cols = part.job.x.cols();
-    for col in (0..cols).step_by(COLUMNS) {
-        match cols - col {
-            1 => columns::<B, SIDES, 1>(part, col),
-            2 => columns::<B, SIDES, 2>(part, col),
-            3 => columns::<B, SIDES, 3>(part, col),
-            _ => columns::<B, SIDES, COLUMNS>(part, col),
+/// The way of tiles through all columns, compiled with the features of the function `products` beside it.
+macro_rules! passes {
+    ($all_columns:ident, $features:literal) => {
+        /// Adds the tile's blocks to the sums of all columns.
+        #[target_feature(enable = $features)]
+        pub(super) fn $all_columns<B: Unpack, const SIDES: usize>(part: &mut Part<'_, '_, '_>) {
+            let cols = part.job.x.cols();
+            for col in (0..cols).step_by(COLUMNS) {
+                match cols - col {
+                    1 => columns::<B, SIDES, 1>(part, col),
+                    2 => columns::<B, SIDES, 2>(part, col),
+                    3 => columns::<B, SIDES, 3>(part, col),
+                    _ => columns::<B, SIDES, COLUMNS>(part, col),
+                }
+            }
         }
-    }
-}
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn columns<B: Unpack, const SIDES: usize, const COLS: usize>(
-    part: &mut Part<'_, '_, '_>,
-    col: usize,
-) {
-    let mut x: [&[XBlock]; COLS] = [&[]; COLS];
-    let mut sums = [[_mm256_setzero_ps(); COLS]; SIDES];
-    for c in 0..COLS {
-        x[c] = &part.job.x.column(col + c)[part.start..][..part.blocks.len()];
-        let waiting = part.sums(col + c);
-        for side in 0..SIDES {
-            sums[side][c] = waiting[side];
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn columns<B: Unpack, const SIDES: usize, const COLS: usize>(
+            part: &mut Part<'_, '_, '_>,
+            col: usize,
+        ) {
+            let mut x: [&[XBlock]; COLS] = [&[]; COLS];
+            let mut sums = [[_mm256_setzero_ps(); COLS]; SIDES];
+            for c in 0..COLS {
+                x[c] = &part.job.x.column(col + c)[part.start..][..part.blocks.len()];
+                let waiting = part.sums(col + c);
+                for side in 0..SIDES {
+                    sums[side][c] = waiting[side];
+                }
+            }
+            multiply::<B, SIDES, COLS>(part.blocks, x, &mut sums);
+            for c in 0..COLS {
+                let mut done = [_mm256_setzero_ps(); 2];
+                for side in 0..SIDES {
+                    done[side] = sums[side][c];
+                }
+                part.set_sums(col + c, done);
+            }
         }
-    }
-    multiply::<B, SIDES, COLS>(part.blocks, x, &mut sums);
-    for c in 0..COLS {
-        let mut done = [_mm256_setzero_ps(); 2];
-        for side in 0..SIDES {
-            done[side] = sums[side][c];
-        }
-        part.set_sums(col + c, done);
-    }
-}
 
-/// Adds the products of all blocks of the tile with the columns' blocks to `sums`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply<B: Unpack, const SIDES: usize, const COLS: usize>(
-    tile: &[Block16],
-    x: [&[XBlock]; COLS],
-    sums: &mut Sums<__m256, SIDES, COLS>,
-) {
-    let mut total = *sums;
-    for (block, w) in tile.iter().enumerate() {
-        let x = each_at(x, block);
-        if B::SPLIT {
-            let low = products::<B, SIDES, COLS>(w, x, 0..4);
-            add::<SIDES, COLS>(low, w.d, x, &mut total);
-            // Split formats have no minimum: the field holds the second scale.
-            let high = products::<B, SIDES, COLS>(w, x, 4..8);
-            add::<SIDES, COLS>(high, w.min, x, &mut total);
-        } else {
-            let products = products::<B, SIDES, COLS>(w, x, 0..8);
-            add::<SIDES, COLS>(products, w.d, x, &mut total);
+        /// Adds the products of all blocks of the tile with the columns' blocks to `sums`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn multiply<B: Unpack, const SIDES: usize, const COLS: usize>(
+            tile: &[Block16],
+            x: [&[XBlock]; COLS],
+            sums: &mut Sums<__m256, SIDES, COLS>,
+        ) {
+            let mut total = *sums;
+            for (block, w) in tile.iter().enumerate() {
+                let x = each_at(x, block);
+                if B::SPLIT {
+                    let low = products::<B, SIDES, COLS>(w, x, 0..4);
+                    add::<SIDES, COLS>(low, w.d, x, &mut total);
+                    // Split formats have no minimum: the field holds the second scale.
+                    let high = products::<B, SIDES, COLS>(w, x, 4..8);
+                    add::<SIDES, COLS>(high, w.min, x, &mut total);
+                } else {
+                    let products = products::<B, SIDES, COLS>(w, x, 0..8);
+                    add::<SIDES, COLS>(products, w.d, x, &mut total);
+                }
+                add_minimum::<B, SIDES, COLS>(w, x, &mut total);
+            }
+            *sums = total;
         }
-        add_minimum::<B, SIDES, COLS>(w, x, &mut total);
-    }
-    *sums = total;
+    };
 }
+pub(super) use passes;
+
+passes! { all_columns, "avx2,fma,f16c" }
 
 /// Step 2 of the sum (see [`crate::format::canonical`]).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<const SIDES: usize, const COLS: usize>(
+pub(super) fn add<const SIDES: usize, const COLS: usize>(
     products: Sums<__m256i, SIDES, COLS>,
     d: [__m256; 2],
     x: [&XBlock; COLS],
@@ -101,7 +109,7 @@ fn add<const SIDES: usize, const COLS: usize>(
 /// Step 3 of the sum.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_minimum<B: Unpack, const SIDES: usize, const COLS: usize>(
+pub(super) fn add_minimum<B: Unpack, const SIDES: usize, const COLS: usize>(
     w: &Block16,
     x: [&XBlock; COLS],
     total: &mut Sums<__m256, SIDES, COLS>,
@@ -132,22 +140,23 @@ fn products<B: Unpack, const SIDES: usize, const COLS: usize>(
 ) -> Sums<__m256i, SIDES, COLS> {
     match B::CLASS {
         Class::Signed => signed::<B, SIDES, COLS>(w, x, quads),
-        _ => unsigned::<B, SIDES, COLS>(w, x),
+        _ => unsigned::<B, SIDES, COLS>(w, x, quads),
     }
 }
 
-/// The exact integer sums of a block, for codes of up to 6 bits.
+/// The exact integer sums of a block, or of half of one, for codes of up to 7 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
     w: &Block16,
     x: [&XBlock; COLS],
+    quads: Range<usize>,
 ) -> Sums<__m256i, SIDES, COLS> {
-    let quads = const { quads_in_16_bits::<B>() };
+    let together = const { quads_in_16_bits::<B>() };
     let mut total = [[_mm256_setzero_si256(); COLS]; SIDES];
-    for part in 0..8 / quads {
+    for first in quads.clone().step_by(together) {
         let mut narrow = [[_mm256_setzero_si256(); COLS]; SIDES];
-        for quad in part * quads..(part + 1) * quads {
+        for quad in first..first + together {
             for col in 0..COLS {
                 let x = _mm256_set1_epi32(x[col].quads[quad]);
                 for side in 0..SIDES {
@@ -157,7 +166,7 @@ fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
             }
         }
         for side in 0..SIDES {
-            let scale = scale::<B>(w, side, part * quads);
+            let scale = scale::<B>(w, side, first);
             for col in 0..COLS {
                 let wide = _mm256_madd_epi16(narrow[side][col], scale);
                 total[side][col] = _mm256_add_epi32(total[side][col], wide);
@@ -167,7 +176,11 @@ fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
     if B::OFFSET != 0 {
         for side in 0..SIDES {
             let offset = match B::SCALES {
-                Scales::None => _mm256_set1_epi16(-B::OFFSET),
+                Scales::None => {
+                    let half = |used| if used { -B::OFFSET } else { 0 };
+                    let (low, high) = (half(quads.start == 0), half(quads.end == 8));
+                    _mm256_set1_epi32(i32::from(low as u16) | i32::from(high) << 16)
+                }
                 _ => w.offset[side],
             };
             for col in 0..COLS {
@@ -181,17 +194,15 @@ fn unsigned<B: Unpack, const SIDES: usize, const COLS: usize>(
 
 /// How many products of `vpmaddubsw` can be added in 16 bits: with codes up to `2^b - 1` and
 /// activations up to 127 each is at most `254 (2^b - 1)`, so 8 for 4 bits (30480), 4 for 5 bits
-/// (31496), 2 for 6 bits (32004). A scale per 16 codes allows 4 at most.
+/// (31496), 2 for 6 bits (32004), 1 for 7 bits (32258). A scale per 16 codes allows 4 at most.
 const fn quads_in_16_bits<B: Unpack>() -> usize {
     let quads = match B::CLASS {
         Class::Four => 8,
         Class::Five => 4,
-        Class::Six | Class::Signed => 2,
+        Class::Six => 2,
+        Class::Seven | Class::Signed => 1,
     };
-    match B::SCALES {
-        Scales::Per16 if quads > 4 => 4,
-        _ => quads,
-    }
+    if quads > 4 && (B::SPLIT || matches!(B::SCALES, Scales::Per16)) { 4 } else { quads }
 }
 
 /// What `vpmaddwd` multiplies sums of the codes from `4 * quad` on with.

@@ -1,4 +1,4 @@
-//! Products on x86-64: 8 rows to a vector with AVX2, 16 with AVX-512.
+//! Products on x86-64: 8 rows to a vector with AVX2 and AVX-VNNI, 16 with AVX-512.
 #![allow(unsafe_code, reason = "the step from token to target feature")]
 #![allow(
     clippy::needless_range_loop,
@@ -7,6 +7,7 @@
 
 mod avx2;
 mod avx512;
+mod avxvnni;
 mod direct;
 mod float;
 mod float512;
@@ -18,7 +19,7 @@ use std::arch::x86_64::*;
 use super::job::RowJob;
 use crate::format::blocks::as_blocks;
 use crate::format::{Format, blocks, with_block};
-use crate::isa::{Avx2, Avx512};
+use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni};
 pub(in crate::matmul) use tile::Tile;
 use tile::{Block16, DECODE_COLS, Next};
 use unpack::Unpack;
@@ -26,15 +27,34 @@ use unpack::Unpack;
 /// Columns that pass over a tile together.
 const COLUMNS: usize = 4;
 
+/// What is used beyond AVX2.
+#[derive(Copy, Clone)]
+pub(super) enum Beyond {
+    Nothing,
+    Vnni(AvxVnni),
+    Avx512(Avx512),
+    Vbmi(Avx512Vbmi),
+}
+
+impl Beyond {
+    fn avx512(self) -> Option<Avx512> {
+        match self {
+            Beyond::Avx512(token) => Some(token),
+            Beyond::Vbmi(token) => Some(token.avx512()),
+            Beyond::Nothing | Beyond::Vnni(_) => None,
+        }
+    }
+}
+
 /// Computes the rows; with AVX-512 the columns pass over tiles of 16 rows at a time.
-pub(super) fn rows(avx2: Avx2, wide: Option<Avx512>, job: RowJob<'_>, tile: &mut Tile) {
+pub(super) fn rows(avx2: Avx2, beyond: Beyond, job: RowJob<'_>, tile: &mut Tile) {
     // SAFETY: the token proves that the CPU has the instructions.
-    unsafe { rows_of_format(job, avx2, wide, tile) }
+    unsafe { rows_of_format(job, avx2, beyond, tile) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows_of_format(job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, tile: &mut Tile) {
-    match (job.format, wide) {
+fn rows_of_format(job: RowJob<'_>, avx2: Avx2, beyond: Beyond, tile: &mut Tile) {
+    match (job.format, beyond.avx512()) {
         (Format::F32, Some(token)) => return float512::rows::<float::Single>(token, job),
         (Format::F16, Some(token)) => return float512::rows::<float::Half>(token, job),
         (Format::BF16, Some(token)) => return float512::rows::<float::Brain>(token, job),
@@ -44,46 +64,58 @@ fn rows_of_format(job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, tile: &mut 
         Format::F32 => float::rows::<float::Single>(job),
         Format::F16 => float::rows::<float::Half>(job),
         Format::BF16 => float::rows::<float::Brain>(job),
-        format => with_block!(format, B => block_rows::<B>(job, avx2, wide, tile), float => {}),
+        format => with_block!(format, B => block_rows::<B>(job, avx2, beyond, tile), float => {}),
     }
 }
 
 /// Computes the rows, from the first on, that need no tile; returns how many.
-fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, wide: Option<Avx512>) -> usize {
+fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, beyond: Beyond) -> usize {
     match job.format {
-        Format::Q4_0 => direct::rows::<blocks::Q4_0>(avx2, wide, job),
-        Format::Q4_1 => direct::rows::<blocks::Q4_1>(avx2, wide, job),
-        Format::Q5_0 => direct::rows::<blocks::Q5_0>(avx2, wide, job),
-        Format::Q5_1 => direct::rows::<blocks::Q5_1>(avx2, wide, job),
-        Format::Q8_0 => direct::rows::<blocks::Q8_0>(avx2, wide, job),
-        Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(avx2, wide, job),
-        Format::MXFP4 => direct::rows::<blocks::MXFP4>(avx2, wide, job),
-        Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(avx2, wide, job),
-        Format::Q4_K => direct::rows::<blocks::Q4K>(avx2, wide, job),
-        Format::Q5_K => direct::rows::<blocks::Q5K>(avx2, wide, job),
-        Format::Q6_K => direct::rows::<blocks::Q6K>(avx2, wide, job),
-        Format::IQ2_XXS => direct::rows::<blocks::IQ2XXS>(avx2, wide, job),
-        Format::IQ2_XS => direct::rows::<blocks::IQ2XS>(avx2, wide, job),
-        Format::IQ2_S => direct::rows::<blocks::IQ2S>(avx2, wide, job),
-        Format::IQ3_XXS => direct::rows::<blocks::IQ3XXS>(avx2, wide, job),
-        Format::IQ3_S => direct::rows::<blocks::IQ3S>(avx2, wide, job),
+        Format::Q4_0 => direct::rows::<blocks::Q4_0>(avx2, beyond, job),
+        Format::Q4_1 => direct::rows::<blocks::Q4_1>(avx2, beyond, job),
+        Format::Q5_0 => direct::rows::<blocks::Q5_0>(avx2, beyond, job),
+        Format::Q5_1 => direct::rows::<blocks::Q5_1>(avx2, beyond, job),
+        Format::Q8_0 => direct::rows::<blocks::Q8_0>(avx2, beyond, job),
+        Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(avx2, beyond, job),
+        Format::MXFP4 => direct::rows::<blocks::MXFP4>(avx2, beyond, job),
+        Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(avx2, beyond, job),
+        Format::Q4_K => direct::rows::<blocks::Q4K>(avx2, beyond, job),
+        Format::Q5_K => direct::rows::<blocks::Q5K>(avx2, beyond, job),
+        Format::Q6_K => direct::rows::<blocks::Q6K>(avx2, beyond, job),
+        Format::IQ2_XXS => direct::rows::<blocks::IQ2XXS>(avx2, beyond, job),
+        Format::IQ2_XS => direct::rows::<blocks::IQ2XS>(avx2, beyond, job),
+        Format::IQ2_S => direct::rows::<blocks::IQ2S>(avx2, beyond, job),
+        Format::IQ3_XXS => direct::rows::<blocks::IQ3XXS>(avx2, beyond, job),
+        Format::IQ3_S => direct::rows::<blocks::IQ3S>(avx2, beyond, job),
+        Format::IQ1_S => direct::rows::<blocks::IQ1S>(avx2, beyond, job),
+        Format::IQ1_M => direct::rows::<blocks::IQ1M>(avx2, beyond, job),
+        Format::Q2_K => direct::rows::<blocks::Q2K>(avx2, beyond, job),
+        Format::Q3_K => direct::rows::<blocks::Q3K>(avx2, beyond, job),
+        Format::NVFP4 => direct::rows::<blocks::NVFP4>(avx2, beyond, job),
+        // With 8 rows a tile, whose digits are found by comparing bytes, is a little faster.
+        Format::TQ1_0 if beyond.avx512().is_some() => {
+            direct::rows::<blocks::TQ1_0>(avx2, beyond, job)
+        }
+        Format::TQ2_0 => direct::rows::<blocks::TQ2_0>(avx2, beyond, job),
+        Format::Q1_0 => direct::rows::<blocks::Q1_0>(avx2, beyond, job),
+        Format::Q2_0 => direct::rows::<blocks::Q2_0>(avx2, beyond, job),
         _ => 0,
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn block_rows<B: Unpack>(mut job: RowJob<'_>, avx2: Avx2, wide: Option<Avx512>, tile: &mut Tile) {
-    let done = if job.x.cols() == 1 { direct_rows(&mut job, avx2, wide) } else { 0 };
+fn block_rows<B: Unpack>(mut job: RowJob<'_>, avx2: Avx2, beyond: Beyond, tile: &mut Tile) {
+    let done = if job.x.cols() == 1 { direct_rows(&mut job, avx2, beyond) } else { 0 };
     // Vectors of 16 rows pay if there are columns to share them.
-    let wide = wide.filter(|_| job.x.cols() > DECODE_COLS);
+    let wide = beyond.avx512().filter(|_| job.x.cols() > DECODE_COLS);
     let mut first = done;
     while first < job.rows.len() {
         let rows = job.rows.len() - first;
         first += match (rows, wide) {
             (32.., Some(token)) => wide_group::<B, 2>(&mut job, first, token, tile),
             (16.., Some(token)) => wide_group::<B, 1>(&mut job, first, token, tile),
-            (9.., _) => group::<B, 2>(&mut job, first, rows.min(16), tile),
-            _ => group::<B, 1>(&mut job, first, rows, tile),
+            (9.., _) => group::<B, 2>(&mut job, first, rows.min(16), beyond, tile),
+            _ => group::<B, 1>(&mut job, first, rows, beyond, tile),
         };
     }
 }
@@ -95,6 +127,7 @@ fn group<B: Unpack, const SIDES: usize>(
     job: &mut RowJob<'_>,
     first: usize,
     rows: usize,
+    beyond: Beyond,
     tile: &mut Tile,
 ) -> usize {
     let cols = job.x.cols();
@@ -115,7 +148,10 @@ fn group<B: Unpack, const SIDES: usize>(
         }
         let blocks = &tile.0[..(end - start) * B::GROUPS];
         let mut part = Part { blocks, job: &mut *job, first, rows, start: start * B::GROUPS };
-        avx2::all_columns::<B, SIDES>(&mut part);
+        match beyond {
+            Beyond::Vnni(token) => avxvnni::all_columns::<B, SIDES>(token, &mut part),
+            _ => avx2::all_columns::<B, SIDES>(&mut part),
+        }
     }
     rows
 }

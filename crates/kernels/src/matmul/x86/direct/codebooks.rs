@@ -1,90 +1,39 @@
-//! The IQ formats with codebooks and signs.
+//! The IQ formats with codebooks and signs: from their bytes to indices, signs and scales.
 //!
-//! Their entries are looked up row by row, so here a vector first holds 32 codes of one row; only the sums of products
-//! change places, an eighth of the codes' number. The signs go to the activations.
-
-use std::arch::x86_64::*;
+//! With AVX-512 VBMI entries are looked up 64 at a time ([`super::planes`]), else row by row ([`super::by_row`]).
 
 use super::super::tile::Next;
-use super::super::unpack::eight;
+use super::by_row::Codebook;
+use super::k::byte;
 use super::wide::Wide;
 use super::{Direct, Rows, high, low, step};
-use crate::format::blocks::{self, Block};
-use crate::format::{grids, quants};
+use crate::format::blocks;
 use crate::quantize::XBlock;
 
-/// A block of entries of a codebook, 32 codes to a group.
-trait Codebook: Block {
-    /// The codes of group `g`, none of which has a sign.
-    fn codes<W: Wide>(&self, w: W, g: usize) -> __m256i;
-    /// Where the words of signs of group `g` are, for formats that have a bit for each code.
-    const SIGNS: Option<usize>;
-}
-
-impl Codebook for blocks::IQ2XXS {
-    const SIGNS: Option<usize> = None;
-
-    #[inline(always)]
-    fn codes<W: Wide>(&self, w: W, g: usize) -> __m256i {
-        eights(
-            w,
-            self.qs[g]
-                .first_chunk::<4>()
-                .map_or([0; 4], |bytes| bytes.map(|b| grids::IQ2_XXS[usize::from(b)])),
-        )
-    }
-}
-
-impl Codebook for blocks::IQ2XS {
-    const SIGNS: Option<usize> = None;
-
-    #[inline(always)]
-    fn codes<W: Wide>(&self, w: W, g: usize) -> __m256i {
-        let words = u64::from_le_bytes(self.qs[g]);
-        let entry = |i: usize| grids::IQ2_XS[(words >> (16 * i)) as usize & 511];
-        eights(w, [entry(0), entry(1), entry(2), entry(3)])
-    }
-}
-
-impl Codebook for blocks::IQ2S {
-    const SIGNS: Option<usize> = Some(34);
-
-    #[inline(always)]
-    fn codes<W: Wide>(&self, w: W, g: usize) -> __m256i {
-        eights(w, quants::iq2s_entries(self, g))
-    }
-}
-
-impl Codebook for blocks::IQ3XXS {
-    const SIGNS: Option<usize> = None;
-
-    #[inline(always)]
-    fn codes<W: Wide>(&self, w: W, g: usize) -> __m256i {
-        fours(w, quants::iq3xxs_entries(self, g))
-    }
-}
-
-impl Codebook for blocks::IQ3S {
-    const SIGNS: Option<usize> = Some(74);
-
-    #[inline(always)]
-    fn codes<W: Wide>(&self, w: W, g: usize) -> __m256i {
-        fours(w, quants::iq3s_entries(self, g))
-    }
+/// What chooses 32 weights of each row.
+pub(in crate::matmul::x86) struct Entries<I> {
+    /// The lowest 8 bits of the indices: four of entries of 8, or eight of entries of 4.
+    pub(super) low: [I; 2],
+    /// The bits above them, in as many bytes.
+    pub(super) high: [I; 2],
+    /// A bit for each weight that is set for minus.
+    pub(super) signs: I,
 }
 
 direct! { IQ2XXS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 66 bytes, in each group four of entries and four of signs and scale.
     let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
     let mut sum = sum;
-    for (g, x) in x.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 8);
+    for (pair, x) in x.as_chunks::<2>().0.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 4);
         // SAFETY: as above.
-        let words = unsafe { w.words_at::<4>(rows, 6 + 8 * g) };
-        // SAFETY: the caller's promise.
-        let [first, last] = unsafe { row_sums::<W, Self>(w, rows, g, four_sevens(w, words), x) };
-        let isum = w.mul(w.add(first, last), odd(w, w.right32(words, 28)));
-        sum = step(w, isum, d, x, sum);
+        let words = unsafe { rows.quads(w, 2 + 16 * pair) };
+        for g in 0..2 {
+            let low = [words[2 * g], w.words(0)];
+            let group = Group { g: 2 * pair + g, low, word: words[2 * g + 1] };
+            // SAFETY: the caller's promise.
+            sum = unsafe { group.add::<Self>(w, rows, d, &x[g], sum) };
+        }
     }
     sum
 } }
@@ -93,80 +42,203 @@ direct! { IQ3XXS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 98 bytes, the signs and scales from 66 on.
     let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.25));
     let mut sum = sum;
-    for (g, x) in x.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 8);
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         // SAFETY: as above.
-        let words = unsafe { w.words_at::<4>(rows, 66 + 4 * g) };
-        // SAFETY: the caller's promise.
-        let [first, last] = unsafe { row_sums::<W, Self>(w, rows, g, four_sevens(w, words), x) };
-        let isum = w.mul(w.add(first, last), odd(w, w.right32(words, 28)));
-        sum = step(w, isum, d, x, sum);
+        let words = unsafe { rows.quads(w, 66 + 16 * half) };
+        for pair in 0..2 {
+            next.prefetch(W::ROWS * size_of::<Self>() / 4);
+            // SAFETY: as above.
+            let [a, b, c, e] = unsafe { rows.quads(w, 2 + 32 * half + 16 * pair) };
+            for (g, low) in [[a, b], [c, e]].into_iter().enumerate() {
+                let at = 2 * pair + g;
+                let group = Group { g: 4 * half + at, low, word: words[at] };
+                // SAFETY: the caller's promise.
+                sum = unsafe { group.add::<Self>(w, rows, d, &x[at], sum) };
+            }
+        }
     }
     sum
 } }
+
+/// A group of `IQ2XXS` or `IQ3XXS`.
+struct Group<W: Wide> {
+    g: usize,
+    /// The entries.
+    low: [W::I; 2],
+    /// The signs and the scale.
+    word: W::I,
+}
+
+impl<W: Wide> Group<W> {
+    /// # Safety
+    /// Each row has a whole block.
+    #[inline(always)]
+    unsafe fn add<B: Codebook>(self, w: W, rows: Rows, d: W::F, x: &XBlock, sum: W::F) -> W::F {
+        let signs = four_sevens(w, self.word);
+        let entries = Entries { low: self.low, high: [w.words(0); 2], signs };
+        // SAFETY: the caller's promise.
+        let [first, last] = unsafe { w.codebook_sums::<B>(rows, self.g, &entries, x) };
+        step(w, w.mul(w.add(first, last), odd(w, w.right32(self.word, 28))), d, x, sum)
+    }
+}
 
 direct! { IQ2XS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 74 bytes, entries and signs from 2 on, scales from 66 on.
     let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
     // SAFETY: as above.
     let scales = [unsafe { w.words_at::<4>(rows, 66) }, unsafe { w.words_at::<4>(rows, 70) }];
+    let apart = w.broadcast(&LOW_AND_HIGH);
     let mut sum = sum;
-    for (g, x) in x.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 8);
+    for (pair, x) in x.as_chunks::<2>().0.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 4);
         // SAFETY: as above.
-        let words = [unsafe { w.words_at::<4>(rows, 2 + 8 * g) }, unsafe {
-            w.words_at::<4>(rows, 6 + 8 * g)
-        }];
-        // Seven bits on top of each 16.
-        let sevens = w.or(
-            w.or(
-                w.and(w.right32(words[0], 9), w.words(0x7f)),
-                w.and(w.right32(words[0], 17), w.words(0x7f00)),
-            ),
-            w.or(
-                w.and(w.left32(words[1], 7), w.words(0x7f_0000)),
-                w.and(w.right32(words[1], 1), w.words(0x7f00_0000)),
-            ),
-        );
-        // SAFETY: the caller's promise.
-        let sums = unsafe { row_sums::<W, Self>(w, rows, g, with_parity(w, sevens), x) };
-        let scales = w.right32(scales[g / 4], 8 * (g % 4));
-        sum = step(w, scaled_halves(w, sums, scales), d, x, sum);
+        let words = unsafe { rows.quads(w, 2 + 16 * pair) };
+        for part in 0..2 {
+            let g = 2 * pair + part;
+            // Two numbers of 16 bits each; then the low bytes of both, and the high ones above.
+            let a = w.look_up(words[2 * part], apart);
+            let b = w.look_up(words[2 * part + 1], apart);
+            let low = w.or(w.and(a, w.words(0xffff)), w.left32(b, 16));
+            let tops = w.or(w.right32(a, 16), w.and(b, w.words(0xffff_0000_u32.cast_signed())));
+            let signs = with_parity(w, w.and(w.right16(tops, 1), w.bytes(0x7f)));
+            let high = w.and(tops, w.bytes(1));
+            let zero = w.words(0);
+            let entries = Entries { low: [low, zero], high: [high, zero], signs };
+            // SAFETY: the caller's promise.
+            let sums = unsafe { w.codebook_sums::<Self>(rows, g, &entries, &x[part]) };
+            let scales = w.right32(scales[g / 4], 8 * (g % 4));
+            sum = step(w, scaled_halves(w, sums, scales), d, &x[part], sum);
+        }
     }
     sum
 } }
 
+/// In each word: bytes 0 and 2, then 1 and 3.
+const LOW_AND_HIGH: [i8; 16] = [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15];
+
 direct! { IQ2S 8 |w, rows, x, next, sum| {
-    // SAFETY: the block has 82 bytes, the scales from 74 on.
+    // SAFETY: the block has 82 bytes: `d`, 32 of entries, 32 of signs, 8 of more bits of entries, 8 of scales.
     let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
     // SAFETY: as above.
-    let scales = [unsafe { w.words_at::<4>(rows, 74) }, unsafe { w.words_at::<4>(rows, 78) }];
+    let [top0, top1, scale0, scale1] = unsafe { rows.quads(w, 66) };
+    let (tops, scales) = ([top0, top1], [scale0, scale1]);
     let mut sum = sum;
-    for (g, x) in x.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 8);
-        // SAFETY: the caller's promise.
-        let sums = unsafe { row_sums::<W, Self>(w, rows, g, w.words(0), x) };
-        let scales = w.right32(scales[g / 4], 8 * (g % 4));
-        sum = step(w, scaled_halves(w, sums, scales), d, x, sum);
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 2);
+        // SAFETY: as above.
+        let low = unsafe { rows.quads(w, 2 + 16 * half) };
+        // SAFETY: as above.
+        let signs = unsafe { rows.quads(w, 34 + 16 * half) };
+        for g in 0..4 {
+            let high = spread(w, byte(w, tops[half], g), 6, 0x0303_0303);
+            let zero = w.words(0);
+            let entries = Entries { low: [low[g], zero], high: [high, zero], signs: signs[g] };
+            // SAFETY: the caller's promise.
+            let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
+            sum = step(w, scaled_halves(w, sums, w.right32(scales[half], 8 * g)), d, &x[g], sum);
+        }
     }
     sum
 } }
 
 direct! { IQ3S 8 |w, rows, x, next, sum| {
-    // SAFETY: the block has 110 bytes, the scales from 106 on.
+    // SAFETY: the block has 110 bytes: `d`, 64 of entries, 8 of more bits, 32 of signs, four of scales.
     let d = w.halves(unsafe { w.words_at::<2>(rows, 0) });
+    // SAFETY: as above.
+    let tops = [unsafe { w.words_at::<4>(rows, 66) }, unsafe { w.words_at::<4>(rows, 70) }];
     // SAFETY: as above.
     let scales = unsafe { w.words_at::<4>(rows, 106) };
     let mut sum = sum;
-    for (g, x) in x.iter().enumerate() {
-        next.prefetch(W::ROWS * size_of::<Self>() / 8);
-        // SAFETY: the caller's promise.
-        let [first, last] = unsafe { row_sums::<W, Self>(w, rows, g, w.words(0), x) };
-        let scale = w.and(w.right32(scales, 4 * g), w.words(15));
-        sum = step(w, w.mul(w.add(first, last), odd(w, scale)), d, x, sum);
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
+        // SAFETY: as above.
+        let signs = unsafe { rows.quads(w, 74 + 16 * half) };
+        for pair in 0..2 {
+            next.prefetch(W::ROWS * size_of::<Self>() / 4);
+            // SAFETY: as above.
+            let [a, b, c, e] = unsafe { rows.quads(w, 2 + 32 * half + 16 * pair) };
+            for (part, low) in [[a, b], [c, e]].into_iter().enumerate() {
+                let g = 2 * pair + part;
+                let top = byte(w, tops[half], g);
+                let high = [top, w.right32(top, 4)].map(|bits| spread(w, bits, 7, 0x0101_0101));
+                let entries = Entries { low, high, signs: signs[g] };
+                // SAFETY: the caller's promise.
+                let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
+                let scale = w.and(w.right32(scales, 4 * (4 * half + g)), w.words(15));
+                sum = step(w, w.mul(w.add(sums[0], sums[1]), odd(w, scale)), d, &x[g], sum);
+            }
+        }
     }
     sum
 } }
+
+direct! { IQ1S 8 |w, rows, x, next, sum| {
+    // SAFETY: the block has 50 bytes: `d`, 32 of entries, 16 of more bits of them, scales and signs.
+    let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
+    // SAFETY: as above.
+    let tops = unsafe { rows.quads(w, 34) };
+    let mut sum = sum;
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 2);
+        // SAFETY: as above.
+        let low = unsafe { rows.quads(w, 2 + 16 * half) };
+        for g in 0..4 {
+            let top = w.right32(tops[2 * half + g / 2], g % 2 * 16);
+            let part = |i: usize| w.and(w.left32(top, 5 * i), w.words(7 << (8 * i)));
+            let high = w.or(w.or(part(0), part(1)), w.or(part(2), part(3)));
+            let signs = w.signed_right32(w.left32(top, 16), 31);
+            let zero = w.words(0);
+            let entries = Entries { low: [low[g], zero], high: [high, zero], signs };
+            // SAFETY: the caller's promise.
+            let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
+            let scale = odd(w, w.and(w.right32(top, 12), w.words(7)));
+            sum = step(w, w.mul(w.add(sums[0], sums[1]), scale), d, &x[g], sum);
+        }
+    }
+    sum
+} }
+
+direct! { IQ1M 8 |w, rows, x, next, sum| {
+    // SAFETY: the block has 56 bytes: 32 of entries, 16 of more bits of them and signs, 8 of scales.
+    let tops = unsafe { rows.quads(w, 32) };
+    // SAFETY: as above.
+    let scales = [unsafe { w.words_at::<4>(rows, 48) }, unsafe { w.words_at::<4>(rows, 52) }];
+    // The tops of the four numbers of 16 bits are those of a fifth.
+    let [a, b] = scales.map(|two| {
+        let first = w.and(w.right32(two, 12), w.words(15));
+        w.or(first, w.and(w.right32(two, 24), w.words(0xf0)))
+    });
+    let d = w.product(w.halves(w.or(a, w.left32(b, 8))), w.floats(0.125));
+    let mut sum = sum;
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 2);
+        // SAFETY: as above.
+        let low = unsafe { rows.quads(w, 16 * half) };
+        for g in 0..4 {
+            let top = w.right32(tops[2 * half + g / 2], g % 2 * 16);
+            let part = |i: usize| w.and(w.left32(top, 4 * i), w.words(15 << (8 * i)));
+            let high = w.or(w.or(part(0), part(1)), w.or(part(2), part(3)));
+            // The sign of each entry's eighth is its highest bit: all bits of a byte.
+            let minus = w.and(w.right32(high, 3), w.bytes(1));
+            let signs = w.sub(w.left32(minus, 8), minus);
+            let zero = w.words(0);
+            let entries = Entries { low: [low[g], zero], high: [high, zero], signs };
+            // SAFETY: the caller's promise.
+            let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
+            let scales = w.right32(scales[half], g / 2 * 16 + g % 2 * 6);
+            let scale = |at| odd(w, w.and(w.right32(scales, at), w.words(7)));
+            let isum = w.add(w.mul(sums[0], scale(0)), w.mul(sums[1], scale(3)));
+            sum = step(w, isum, d, &x[g], sum);
+        }
+    }
+    sum
+} }
+
+/// Shifts the lowest byte of each word by 0, 1, 2 and 3 times `bits` and keeps the bits of `mask`.
+#[inline(always)]
+fn spread<W: Wide>(w: W, byte: W::I, bits: usize, mask: i32) -> W::I {
+    let two = w.or(byte, w.left32(byte, bits));
+    w.and(w.or(two, w.left32(two, 2 * bits)), w.words(mask))
+}
 
 /// `2 scale + 1`.
 #[inline(always)]
@@ -198,87 +270,4 @@ fn with_parity<W: Wide>(w: W, sevens: W::I) -> W::I {
     let folded = w.xor(folded, w.right32(folded, 2));
     let folded = w.xor(folded, w.right32(folded, 1));
     w.or(sevens, w.left32(w.and(folded, w.bytes(1)), 7))
-}
-
-/// Sums of the products of group `g`'s first and last 16 codes; `signs` are those of a format that has no words of
-/// signs.
-///
-/// # Safety
-/// Each row has a whole block.
-#[inline(always)]
-unsafe fn row_sums<W: Wide, B: Codebook>(
-    w: W,
-    rows: Rows,
-    g: usize,
-    signs: W::I,
-    x: &XBlock,
-) -> [W::I; 2] {
-    let mut minus = [0; 16];
-    if B::SIGNS.is_none() {
-        w.store_words(signs, &mut minus);
-    }
-    // SAFETY: the caller's promise.
-    let first = sums(w, eight!(|I| unsafe { row_products::<W, B>(w, rows, I, g, &minus, x) }));
-    let mut second = first;
-    if W::ROWS == 16 {
-        // SAFETY: as above.
-        second = sums(w, eight!(|I| unsafe { row_products::<W, B>(w, rows, I + 8, g, &minus, x) }));
-    }
-    [w.join(first[0], second[0]), w.join(first[1], second[1])]
-}
-
-/// Products of one row, sums of four in each lane.
-///
-/// # Safety
-/// The row has a whole block.
-#[inline(always)]
-unsafe fn row_products<W: Wide, B: Codebook>(
-    w: W,
-    rows: Rows,
-    row: usize,
-    g: usize,
-    minus: &[u32; 16],
-    x: &XBlock,
-) -> __m256i {
-    // SAFETY: the caller's promise.
-    let block = unsafe { rows.block::<B>(row) };
-    let minus = match B::SIGNS {
-        // SAFETY: a block has a word of signs a group from there on.
-        Some(at) => unsafe { rows.at(row, at + 4 * g).cast::<u32>().read_unaligned() },
-        None => minus[row],
-    };
-    w.row_products(block.codes(w, g), minus, x)
-}
-
-/// Sums of the lower and of the upper four lanes of 8 rows, a row to a lane.
-#[inline(always)]
-fn sums<W: Wide>(_: W, rows: [__m256i; 8]) -> [__m256i; 2] {
-    // SAFETY: a `Wide` value proves that the CPU has AVX2.
-    unsafe { sums_here(rows) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sums_here(rows: [__m256i; 8]) -> [__m256i; 2] {
-    let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-    let four = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-    let [a, b, c, d, e, f, g, h] = rows;
-    let (first, last) = (four(two(a, b), two(c, d)), four(two(e, f), two(g, h)));
-    [_mm256_permute2x128_si256::<0x20>(first, last), _mm256_permute2x128_si256::<0x31>(first, last)]
-}
-
-/// Four entries of 8 codes side by side.
-#[inline(always)]
-fn eights<W: Wide>(_: W, entries: [i64; 4]) -> __m256i {
-    let [a, b, c, d] = entries;
-    // SAFETY: a `Wide` value proves that the CPU has AVX2.
-    unsafe { _mm256_setr_epi64x(a, b, c, d) }
-}
-
-/// Eight entries of 4 codes side by side.
-#[inline(always)]
-fn fours<W: Wide>(_: W, entries: [i32; 8]) -> __m256i {
-    let [a, b, c, d, e, f, g, h] = entries;
-    // SAFETY: a `Wide` value proves that the CPU has AVX2.
-    unsafe { _mm256_setr_epi32(a, b, c, d, e, f, g, h) }
 }

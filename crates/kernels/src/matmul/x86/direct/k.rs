@@ -8,7 +8,7 @@ use crate::quantize::XBlock;
 
 /// Byte `i` of each lane.
 #[inline(always)]
-fn byte<W: Wide>(w: W, words: W::I, i: usize) -> W::I {
+pub(super) fn byte<W: Wide>(w: W, words: W::I, i: usize) -> W::I {
     w.and(w.right32(words, 8 * i), w.words(255))
 }
 
@@ -27,10 +27,9 @@ impl<W: Wide> Head<W> {
     fn new(w: W, quads: [W::I; 4]) -> Self {
         let [pairs, scales, mins, rest] = quads;
         let own = w.bytes(63);
-        let dmin = w.as_words(w.halves(w.right32(pairs, 16)));
         Head {
             d: w.halves(pairs),
-            minus_dmin: w.as_floats(w.xor(dmin, w.words(i32::MIN))),
+            minus_dmin: minus(w, w.halves(w.right32(pairs, 16))),
             scales: [w.and(scales, own), w.or(low(w, rest), top_two(w, scales))],
             mins: [w.and(mins, own), w.or(high(w, rest), top_two(w, mins))],
         }
@@ -44,6 +43,17 @@ impl<W: Wide> Head<W> {
         let sum = step(w, isum, self.d, x, sum);
         w.fma(w.product(self.minus_dmin, min), w.floats(x.s), sum)
     }
+}
+
+#[inline(always)]
+fn minus<W: Wide>(w: W, values: W::F) -> W::F {
+    w.as_floats(w.xor(w.as_words(values), w.words(i32::MIN)))
+}
+
+/// Four bits, and two of the bits of `top` above them.
+#[inline(always)]
+fn six<W: Wide>(w: W, low: W::I, top: W::I) -> W::I {
+    w.or(low, w.and(top, w.bytes(0x30)))
 }
 
 /// The top two bits of each byte, as bits 4 and 5.
@@ -104,8 +114,6 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     let d = w.halves(unsafe { w.words_at::<2>(rows, 208) });
     // SAFETY: as above.
     let scales = unsafe { rows.quads(w, 192) };
-    let upper = w.bytes(0x30);
-    let six = |low, top| w.or(low, w.and(top, upper));
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         let mut isums = [w.words(0); 4];
@@ -117,10 +125,10 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
             // SAFETY: as above.
             let top = unsafe { rows.quads(w, 128 + 32 * half + 16 * part) };
             let codes = [
-                four!(|Q| six(low(w, a[Q]), w.left16(top[Q], 4))),
-                four!(|Q| six(low(w, b[Q]), w.left16(top[Q], 2))),
-                four!(|Q| six(high(w, a[Q]), top[Q])),
-                four!(|Q| six(high(w, b[Q]), w.right16(top[Q], 2))),
+                four!(|Q| six(w, low(w, a[Q]), w.left16(top[Q], 4))),
+                four!(|Q| six(w, low(w, b[Q]), w.left16(top[Q], 2))),
+                four!(|Q| six(w, high(w, a[Q]), top[Q])),
+                four!(|Q| six(w, high(w, b[Q]), w.right16(top[Q], 2))),
             ];
             for g in 0..4 {
                 next.prefetch(W::ROWS * size_of::<Self>() / 16);
@@ -138,3 +146,94 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     }
     sum
 } }
+
+direct! { Q2K 8 |w, rows, x, next, sum| {
+    // SAFETY: the block has 84 bytes.
+    let pairs = unsafe { w.words_at::<4>(rows, 80) };
+    let (d, minus_dmin) = (w.halves(pairs), minus(w, w.halves(w.right32(pairs, 16))));
+    // SAFETY: as above.
+    let scales = unsafe { rows.quads(w, 0) };
+    let mut sum = sum;
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
+        // SAFETY: as above.
+        let packed = unsafe { two_bits::<W, Self>(w, rows, 16 + 32 * half, next) };
+        for g in 0..4 {
+            // Two bytes, each with a scale in its low and a scale of the minimum in its high half.
+            let bytes = w.right32(scales[2 * half + g / 2], g % 2 * 16);
+            let mut isum = w.words(0);
+            for part in 0..2 {
+                let codes = four!(|Q| two_of(w, packed[part][Q], g));
+                let products = w.dot::<4>(w.words(0), codes, &x[g], 4 * part);
+                let scale = w.and(w.right32(bytes, 8 * part), w.words(15));
+                isum = w.add(isum, w.mul(products, scale));
+            }
+            sum = step(w, isum, d, &x[g], sum);
+            let first = w.and(w.right32(bytes, 4), w.words(15));
+            let mins = w.or(first, w.and(w.left32(bytes, 4), w.words(0x000f_0000)));
+            sum = step(w, w.products16(mins, w.words(x[g].sums)), minus_dmin, &x[g], sum);
+        }
+    }
+    sum
+} }
+
+direct! { Q3K 8 |w, rows, x, next, sum| {
+    // SAFETY: the block has 110 bytes: the last two of the codes, 12 of scales, two of `d`.
+    let [a, b, c, e] = unsafe { rows.quads(w, 94) };
+    let d = w.halves(w.right32(e, 16));
+    let word = |first, second| w.or(w.right32(first, 16), w.left32(second, 16));
+    let (a, b, tops) = (word(a, b), word(b, c), word(c, e));
+    let scales = [
+        six(w, low(w, a), w.left16(tops, 4)),
+        six(w, low(w, b), w.left16(tops, 2)),
+        six(w, high(w, a), tops),
+        six(w, high(w, b), w.right16(tops, 2)),
+    ];
+    // SAFETY: as above.
+    let mut third = [unsafe { rows.quads(w, 0) }, unsafe { rows.quads(w, 16) }];
+    let mut sum = sum;
+    for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
+        // SAFETY: as above.
+        let packed = unsafe { two_bits::<W, Self>(w, rows, 32 + 32 * half, next) };
+        for g in 0..4 {
+            let mut isum = w.words(0);
+            for part in 0..2 {
+                let codes = four!(|Q| {
+                    let top = w.and(w.left16(third[part][Q], 2), w.bytes(4));
+                    w.or(two_of(w, packed[part][Q], g), top)
+                });
+                third[part] = four!(|Q| w.right16(third[part][Q], 1));
+                let start = w.words(without(4, &x[g])[part]);
+                let products = w.dot::<4>(start, codes, &x[g], 4 * part);
+                let scale = byte(w, scales[2 * half + g / 2], g % 2 * 2 + part);
+                isum = w.add(isum, w.mul(products, w.sub(scale, w.words(32))));
+            }
+            sum = step(w, isum, d, &x[g], sum);
+        }
+    }
+    sum
+} }
+
+/// 32 bytes of each row, from `offset` on, of half a block.
+///
+/// # Safety
+/// Each row has them.
+#[inline(always)]
+pub(super) unsafe fn two_bits<W: Wide, B: Direct>(
+    w: W,
+    rows: Rows,
+    offset: usize,
+    next: &mut Next,
+) -> [[W::I; 4]; 2] {
+    next.prefetch(W::ROWS * size_of::<B>() / 4);
+    // SAFETY: the caller's promise.
+    let first = unsafe { rows.quads(w, offset) };
+    next.prefetch(W::ROWS * size_of::<B>() / 4);
+    // SAFETY: as above.
+    [first, unsafe { rows.quads(w, offset + 16) }]
+}
+
+/// Bits `2g` and `2g + 1` of each byte.
+#[inline(always)]
+pub(super) fn two_of<W: Wide>(w: W, packed: W::I, g: usize) -> W::I {
+    w.and(w.right16(packed, 2 * g), w.bytes(3))
+}

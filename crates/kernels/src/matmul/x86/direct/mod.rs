@@ -1,14 +1,15 @@
 //! One column (decoding): rows' bytes go from memory through registers into the sums, 8 rows to a
-//! vector with AVX2, 16 with AVX-512.
+//! vector with AVX2 and AVX-VNNI, 16 with AVX-512.
 //!
 //! With one column a tile is used once, and writing and reading it costs more than the products: with it
 //! a thread gets through 17 to 23 GB of weights a second, where memory delivers 30 (bench `products`,
 //! column `ram`). Here the rows of a block change places with lanes in registers only. The
 //! operations on floats are those of the tiled code in the same order, so the bits are the same.
 
+use super::Beyond;
 use super::tile::Next;
 use crate::format::blocks::Block;
-use crate::isa::{Avx2, Avx512};
+use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni};
 use crate::matmul::job::RowJob;
 use crate::quantize::XBlock;
 use wide::{Eight, Sixteen, Wide};
@@ -45,9 +46,12 @@ macro_rules! direct {
     };
 }
 
+mod by_row;
 mod codebooks;
 mod k;
 mod plain;
+mod planes;
+mod ternary;
 mod wide;
 
 /// One block of each of some rows that lie at equal distances in memory.
@@ -74,23 +78,37 @@ pub(super) trait Direct: Block {
 }
 
 /// Computes as many rows as are whole vectors, and returns how many.
-pub(super) fn rows<B: Direct>(avx2: Avx2, wide: Option<Avx512>, job: &mut RowJob<'_>) -> usize {
-    match wide {
+pub(super) fn rows<B: Direct>(avx2: Avx2, beyond: Beyond, job: &mut RowJob<'_>) -> usize {
+    match beyond {
         // SAFETY: the token proves that the CPU has the instructions.
-        Some(token) => unsafe { rows_of_16::<B>(Sixteen::new(token), job) },
+        Beyond::Avx512(token) => unsafe { rows_of_16::<B>(Sixteen::new(token, avx2), job) },
         // SAFETY: as above.
-        None => unsafe { rows_of_8::<B>(Eight::new(avx2), job) },
+        Beyond::Vbmi(token) => unsafe { rows_of_16_vbmi::<B>(Sixteen::new(token, avx2), job) },
+        // SAFETY: as above.
+        Beyond::Vnni(token) => unsafe { rows_of_8_vnni::<B>(Eight(token), job) },
+        // SAFETY: as above.
+        Beyond::Nothing => unsafe { rows_of_8::<B>(Eight(avx2), job) },
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn rows_of_16<B: Direct>(w: Sixteen, job: &mut RowJob<'_>) -> usize {
-    rows_of::<Sixteen, B>(w, job)
+fn rows_of_16<B: Direct>(w: Sixteen<Avx512>, job: &mut RowJob<'_>) -> usize {
+    rows_of::<Sixteen<Avx512>, B>(w, job)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn rows_of_16_vbmi<B: Direct>(w: Sixteen<Avx512Vbmi>, job: &mut RowJob<'_>) -> usize {
+    rows_of::<Sixteen<Avx512Vbmi>, B>(w, job)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn rows_of_8_vnni<B: Direct>(w: Eight<AvxVnni>, job: &mut RowJob<'_>) -> usize {
+    rows_of::<Eight<AvxVnni>, B>(w, job)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows_of_8<B: Direct>(w: Eight, job: &mut RowJob<'_>) -> usize {
-    rows_of::<Eight, B>(w, job)
+fn rows_of_8<B: Direct>(w: Eight<Avx2>, job: &mut RowJob<'_>) -> usize {
+    rows_of::<Eight<Avx2>, B>(w, job)
 }
 
 #[inline(always)]
@@ -188,7 +206,7 @@ fn high<W: Wide>(w: W, bytes: W::I) -> W::I {
 
 /// `-offset` times the sums of the first and of the last half of `x`.
 #[inline(always)]
-fn without(offset: i32, x: &XBlock) -> [i32; 2] {
+pub(super) fn without(offset: i32, x: &XBlock) -> [i32; 2] {
     [-offset * i32::from(x.sums as i16), -offset * (x.sums >> 16)]
 }
 

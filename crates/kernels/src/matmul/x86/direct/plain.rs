@@ -1,6 +1,7 @@
 //! Formats of 32 weights to a block, and `IQ4_XS`: 4-bit codes, as they are or of a table, and bytes.
 
 use super::super::tile::Next;
+use super::super::unpack::{FP4_RAISED, Unpack};
 use super::wide::Wide;
 use super::{Direct, Rows, high, low, step, without};
 use crate::format::blocks;
@@ -96,6 +97,38 @@ direct! { MXFP4 1 |w, rows, x, next, sum| {
     step(w, isum, w.power(e), x, sum)
 } }
 
+direct! { NVFP4 2 |w, rows, x, next, sum| {
+    // SAFETY: the block has 36 bytes.
+    let scales = unsafe { w.words_at::<4>(rows, 0) };
+    let table = w.broadcast(&FP4_RAISED);
+    let mut sum = sum;
+    for (g, x) in x.iter().enumerate() {
+        next.prefetch(W::ROWS * size_of::<Self>() / 2);
+        // SAFETY: as above.
+        let codes = unsafe { rows.quads(w, 4 + 16 * g) };
+        let start = without(FP4_RAISE, x);
+        for half in 0..2 {
+            // 8 bytes are 16 codes: first the low halves.
+            let (a, b) = (codes[2 * half], codes[2 * half + 1]);
+            let codes = [low(w, a), low(w, b), high(w, a), high(w, b)];
+            let isum = w.words(start[half]);
+            let isum = w.dot::<5>(isum, four!(|Q| w.look_up(table, codes[Q])), x, 4 * half);
+            let byte = w.and(w.right32(scales, 8 * (2 * g + half)), w.words(255));
+            sum = step(w, isum, ue4m3_halves(w, byte), x, sum);
+        }
+    }
+    sum
+} }
+
+/// [`blocks::ue4m3_half`] of each lane: as a half-precision number, which has the same exponents but another bias.
+#[inline(always)]
+fn ue4m3_halves<W: Wide>(w: W, bytes: W::I) -> W::F {
+    let half = w.left32(w.and(bytes, w.words(0x7f)), 7);
+    // All ones, unless the byte is 0x7f: no other is 0 with these bits changed, and 0 has no sign to repeat.
+    let other = w.signed_right32(w.sub(w.words(0), w.xor(bytes, w.words(0x7f))), 31);
+    w.product(w.halves(w.and(half, other)), w.floats(128.0))
+}
+
 direct! { IQ4XS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 136 bytes.
     let [pairs, scales_low, ..] = unsafe { rows.quads(w, 0) };
@@ -115,18 +148,8 @@ direct! { IQ4XS 8 |w, rows, x, next, sum| {
     sum
 } }
 
-/// What the values of 4-bit floats are raised by so that none has a sign: five bits hold them then.
-const FP4_RAISE: i32 = 12;
-
-const FP4_RAISED: [i8; 16] = {
-    let mut values = blocks::FP4_VALUES;
-    let mut i = 0;
-    while i < 16 {
-        values[i] += FP4_RAISE as i8;
-        i += 1;
-    }
-    values
-};
+/// What values in [`FP4_RAISED`] are larger by.
+const FP4_RAISE: i32 = blocks::MXFP4::OFFSET as i32;
 
 /// The exact sum for 4-bit codes of values in a [raised](Wide::table) table, first the low halves.
 #[inline(always)]
@@ -147,31 +170,26 @@ const FOUR_TIMES: [[i8; 16]; 4] = {
     all
 };
 
+/// The bits of each lane's word as bytes of two times four vectors: byte `i` of vector `q` is 0 if bit `4q + i` is, and
+/// `most` (up to 16) if it is set.
+#[inline(always)]
+pub(super) fn spread_bits<W: Wide>(w: W, bits: W::I, most: i8) -> [[W::I; 4]; 2] {
+    // Byte j of `shifted` has the low four bits of byte j of `bits` on top.
+    let shifted = w.left32(bits, 4);
+    let (mask, most) = (w.words(0x8040_2010_u32.cast_signed()), w.bytes(most));
+    let spread = |odd: bool, byte: usize| {
+        let source = if odd { bits } else { shifted };
+        let bytes = w.look_up(source, w.broadcast(&FOUR_TIMES[byte]));
+        w.min_bytes(w.and(bytes, mask), most)
+    };
+    [four!(|Q| spread(Q % 2 == 1, Q / 2)), four!(|Q| spread(Q % 2 == 1, 2 + Q / 2))]
+}
+
 /// Adds to `start` the products of codes whose low four bits are halves of bytes, first the low ones, and whose fifth
 /// bits are in one word of each row, bit `i` that of code `i`.
 #[inline(always)]
 fn five_bits<W: Wide>(w: W, start: W::I, codes: [W::I; 4], fifth: W::I, x: &XBlock) -> W::I {
-    // Byte j of `shifted` has the low four bits of byte j of `fifth` on top.
-    let shifted = w.left32(fifth, 4);
-    let (mask, bit) = (w.words(0x8040_2010_u32.cast_signed()), w.bytes(16));
-    let isum = w.dot::<5>(
-        start,
-        four!(|Q| {
-            let source = if Q.is_multiple_of(2) { shifted } else { fifth };
-            let spread = w.and(w.look_up(source, w.broadcast(&FOUR_TIMES[Q / 2])), mask);
-            w.or(low(w, codes[Q]), w.min_bytes(spread, bit))
-        }),
-        x,
-        0,
-    );
-    w.dot::<5>(
-        isum,
-        four!(|Q| {
-            let source = if Q.is_multiple_of(2) { shifted } else { fifth };
-            let spread = w.and(w.look_up(source, w.broadcast(&FOUR_TIMES[2 + Q / 2])), mask);
-            w.or(high(w, codes[Q]), w.min_bytes(spread, bit))
-        }),
-        x,
-        4,
-    )
+    let [first, last] = spread_bits(w, fifth, 16);
+    let isum = w.dot::<5>(start, four!(|Q| w.or(low(w, codes[Q]), first[Q])), x, 0);
+    w.dot::<5>(isum, four!(|Q| w.or(high(w, codes[Q]), last[Q])), x, 4)
 }

@@ -20,7 +20,7 @@ pub(super) use eight;
 
 /// Implements [`Unpack`] for a block struct: its name, class, scales, offset, and how.
 macro_rules! unpack {
-    ($block:ident $class:ident $scales:ident $offset:literal
+    ($block:ident $class:ident $scales:ident $offset:tt
      |$rows:ident, $side:ident, $out:ident| $body:block) => {
         impl Unpack for blocks::$block {
             const CLASS: Class = Class::$class;
@@ -41,6 +41,8 @@ mod plain;
 mod tables;
 mod ternary;
 
+pub(super) use tables::FP4_RAISED;
+
 /// What the codes in a [`Block16`] are, and so how many products fit into 16 bits.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -50,6 +52,8 @@ pub(crate) enum Class {
     Five,
     /// 0..64.
     Six,
+    /// 0..128.
+    Seven,
     /// -128..128.
     Signed,
 }
@@ -71,7 +75,8 @@ pub(crate) trait Unpack: Canonical {
     const CLASS: Class;
     /// Which scales are set.
     const SCALES: Scales;
-    /// What the codes in the tile are larger by than the canonical ones; 0 for signed codes.
+    /// What the codes in the tile are larger by than the canonical ones; 0 for signed codes. Codes that are made larger
+    /// until none has a sign are multiplied faster, if they stay below 128.
     const OFFSET: i16;
     /// Unpacks the block that each of 8 rows has at the same place into [`Canonical::GROUPS`] blocks of
     /// the tile, on one of its two sides.

@@ -7,6 +7,17 @@ use super::lanes::*;
 use super::{Class, Scales, Unpack};
 use crate::format::blocks::{self, FP4_VALUES, IQ4_VALUES};
 
+/// The values of 4-bit floats, 12 larger so that none has a sign: five bits hold them then.
+pub(in crate::matmul::x86) const FP4_RAISED: [i8; 16] = {
+    let mut values = FP4_VALUES;
+    let mut i = 0;
+    while i < 16 {
+        values[i] += 12;
+        i += 1;
+    }
+    values
+};
+
 unpack! { IQ4NL Signed None 0 |rows, side, out| {
     let out = &mut out[0];
     let codes = nibbles(quads(eight!(|I| load(&rows[I].qs))));
@@ -31,19 +42,19 @@ unpack! { IQ4XS Signed Per32 0 |rows, side, out| {
     }
 } }
 
-unpack! { MXFP4 Signed None 0 |rows, side, out| {
+unpack! { MXFP4 Five None 12 |rows, side, out| {
     let out = &mut out[0];
     let codes = nibbles(quads(eight!(|I| load(&rows[I].qs))));
-    set_codes(out, side, eight!(|Q| look_up(&FP4_VALUES, codes[Q])));
+    set_codes(out, side, eight!(|Q| look_up(&FP4_RAISED, codes[Q])));
     out.d[side] = floats(eight!(|I| blocks::e8m0_half(rows[I].e)));
 } }
 
-unpack! { NVFP4 Signed None 0 |rows, side, out| {
+unpack! { NVFP4 Five None 12 |rows, side, out| {
     for (g, out) in out.iter_mut().enumerate() {
         // 8 bytes are 16 codes: first the low halves.
         let [a, b, c, d] = quads(eight!(|I| load(&rows[I].qs.as_chunks().0[g])));
         let codes = [low(a), low(b), high(a), high(b), low(c), low(d), high(c), high(d)];
-        set_codes(out, side, eight!(|Q| look_up(&FP4_VALUES, codes[Q])));
+        set_codes(out, side, eight!(|Q| look_up(&FP4_RAISED, codes[Q])));
         out.d[side] = floats(eight!(|I| UE4M3_HALF[usize::from(rows[I].d[2 * g])]));
         out.min[side] = floats(eight!(|I| UE4M3_HALF[usize::from(rows[I].d[2 * g + 1])]));
     }

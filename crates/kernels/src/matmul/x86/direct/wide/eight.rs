@@ -1,22 +1,17 @@
-//! AVX2: 8 rows to a register.
+//! 8 rows to a register: AVX2, with or without AVX-VNNI.
 
 use std::arch::x86_64::*;
 
-use super::{Rows, Wide, activations};
-use crate::isa::Avx2;
+use super::{ByteProducts, Rows, Wide};
+use crate::matmul::x86::direct::by_row::{Codebook, row_sums};
+use crate::matmul::x86::direct::codebooks::Entries;
 use crate::quantize::XBlock;
 
-/// 8 rows: AVX2.
+/// 8 rows: AVX2, and what the token multiplies bytes with.
 #[derive(Copy, Clone)]
-pub(in crate::matmul::x86) struct Eight(());
+pub(in crate::matmul::x86) struct Eight<T>(pub(in crate::matmul::x86::direct) T);
 
-impl Eight {
-    pub(in crate::matmul::x86::direct) fn new(_: Avx2) -> Eight {
-        Eight(())
-    }
-}
-
-impl Wide for Eight {
+impl<T: ByteProducts> Wide for Eight<T> {
     const ROWS: usize = 8;
     type I = __m256i;
     type F = __m256;
@@ -31,6 +26,7 @@ impl Wide for Eight {
         add(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32;
         sub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32;
         mul(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32;
+        products16(a: __m256i, b: __m256i) -> __m256i = _mm256_madd_epi16;
         look_up(table: __m256i, bytes: __m256i) -> __m256i = _mm256_shuffle_epi8;
         min_bytes(a: __m256i, b: __m256i) -> __m256i = _mm256_min_epu8;
         unpack_low32(a: __m256i, b: __m256i) -> __m256i = _mm256_unpacklo_epi32;
@@ -73,51 +69,6 @@ impl Wide for Eight {
             _mm256_broadcastsi128_si256(table)
         }
         #[inline(always)]
-        fn dot_signed(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
-            let mut sum = sum;
-            for (quad, codes) in codes.into_iter().enumerate() {
-                let x = _mm256_set1_epi32(x.quads[first + quad]);
-                // Two products of 128 * 127 just fit into 16 bits.
-                let product = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(product, _mm256_set1_epi16(1)));
-            }
-            sum
-        }
-        #[inline(always)]
-        fn dot<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
-            let product = |quad: usize| {
-                _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[first + quad]))
-            };
-            let ones = _mm256_set1_epi16(1);
-            let low = _mm256_add_epi16(product(0), product(1));
-            let high = _mm256_add_epi16(product(2), product(3));
-            if BITS <= 5 {
-                // 8 products of 31 * 127 fit into 16 bits.
-                return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), ones));
-            }
-            let wide = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
-            _mm256_add_epi32(sum, wide)
-        }
-        #[inline(always)]
-        fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
-            let signs = _mm256_set1_epi32(minus.cast_signed());
-            // Byte i / 8, eight times; each with a bit of its own.
-            let spread = _mm256_setr_epi64x(
-                0,
-                0x0101_0101_0101_0101,
-                0x0202_0202_0202_0202,
-                0x0303_0303_0303_0303,
-            );
-            let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-            let set = _mm256_and_si256(_mm256_shuffle_epi8(signs, spread), bits);
-            let minus = _mm256_cmpeq_epi8(set, bits);
-            // -1 negates, 1 does not: the mask is -1 or 0, with the lowest bit set it is -1 or 1.
-            let factors = _mm256_or_si256(minus, _mm256_set1_epi8(1));
-            let x = _mm256_sign_epi8(activations(x), factors);
-            // Two products of 62 * 127 fit into 16 bits.
-            _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1))
-        }
-        #[inline(always)]
         fn store(values: __m256, out: &mut [f32]) -> () {
             if let Some(out) = out.first_chunk_mut::<8>() {
                 // SAFETY: the array is 32 writable bytes; the store needs no alignment.
@@ -133,12 +84,33 @@ impl Wide for Eight {
 
     #[inline(always)]
     fn raise(self, codes: __m256i) -> __m256i {
-        codes
+        self.0.raise(codes)
     }
 
     #[inline(always)]
-    fn signed_start(self, _: &XBlock) -> __m256i {
-        self.words(0)
+    fn signed_start(self, x: &XBlock) -> __m256i {
+        self.0.signed_start(x)
+    }
+
+    #[inline(always)]
+    fn dot_signed(self, sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
+        self.0.dot_signed(sum, codes, x, first)
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32>(
+        self,
+        sum: __m256i,
+        codes: [__m256i; 4],
+        x: &XBlock,
+        first: usize,
+    ) -> __m256i {
+        self.0.dot::<BITS>(sum, codes, x, first)
+    }
+
+    #[inline(always)]
+    fn row_products(self, codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
+        self.0.row_products(codes, minus, x)
     }
 
     #[inline(always)]
@@ -164,5 +136,17 @@ impl Wide for Eight {
         let [e, f, g, h] = unsafe { rows.four_words::<BYTES>(4, offset) };
         // SAFETY: `self` proves that the CPU has the instruction.
         unsafe { _mm256_setr_epi32(a, b, c, d, e, f, g, h) }
+    }
+
+    #[inline(always)]
+    unsafe fn codebook_sums<B: Codebook>(
+        self,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<__m256i>,
+        x: &XBlock,
+    ) -> [__m256i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { row_sums::<Self, B>(self, rows, g, entries.signs, x) }
     }
 }

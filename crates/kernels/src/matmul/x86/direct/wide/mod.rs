@@ -6,7 +6,10 @@
 use std::arch::x86_64::*;
 
 use super::Rows;
+use super::by_row::Codebook;
+use super::codebooks::Entries;
 use crate::quantize::XBlock;
+pub(super) use bytes::ByteProducts;
 pub(super) use eight::Eight;
 pub(super) use sixteen::Sixteen;
 
@@ -34,6 +37,8 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     fn sub(self, a: Self::I, b: Self::I) -> Self::I;
     /// Products, the lower 32 bits.
     fn mul(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Products of signed 16-bit numbers, neighbours added.
+    fn products16(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shifts of 16 bits; the numbers of bits are constants after inlining.
     fn left16(self, a: Self::I, bits: usize) -> Self::I;
     fn right16(self, a: Self::I, bits: usize) -> Self::I;
@@ -92,6 +97,19 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     /// Writes one word a row.
     fn store_words(self, values: Self::I, out: &mut [u32; 16]);
 
+    /// Sums of the products of group `g`'s first and last 16 codes; or of all in the first, if the format has one scale
+    /// for them. `entries` are those of the group.
+    ///
+    /// # Safety
+    /// Each row has a whole block.
+    unsafe fn codebook_sums<B: Codebook>(
+        self,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<Self::I>,
+        x: &XBlock,
+    ) -> [Self::I; 2];
+
     /// 16 bytes of every fourth row from row `row` on.
     ///
     /// # Safety
@@ -148,6 +166,7 @@ macro_rules! with_features {
     };
 }
 
+mod bytes;
 mod eight;
 mod sixteen;
 

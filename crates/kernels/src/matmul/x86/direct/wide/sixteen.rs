@@ -4,22 +4,68 @@ use std::arch::x86_64::*;
 
 use super::super::without;
 use super::{Eight, Rows, Wide, activations};
-use crate::isa::Avx512;
+use crate::isa::{Avx2, Avx512, Avx512Vbmi};
+use crate::matmul::x86::direct::by_row::{Codebook, row_sums};
+use crate::matmul::x86::direct::codebooks::Entries;
+use crate::matmul::x86::direct::planes;
 use crate::quantize::XBlock;
 
-/// 16 rows: AVX-512 with VNNI.
+/// 16 rows: AVX-512 with VNNI, and what the token looks entries of codebooks up with.
 #[derive(Copy, Clone)]
-pub(in crate::matmul::x86) struct Sixteen {
-    eight: Eight,
+pub(in crate::matmul::x86) struct Sixteen<T> {
+    /// Never read: a value of the type is the proof.
+    _token: T,
+    eight: Eight<Avx2>,
 }
 
-impl Sixteen {
-    pub(in crate::matmul::x86::direct) fn new(token: Avx512) -> Sixteen {
-        Sixteen { eight: Eight::new(token.avx2()) }
+impl<T> Sixteen<T> {
+    pub(in crate::matmul::x86::direct) fn new(token: T, avx2: Avx2) -> Sixteen<T> {
+        Sixteen { _token: token, eight: Eight(avx2) }
     }
 }
 
-impl Wide for Sixteen {
+/// [`Wide::codebook_sums`] of 16 rows.
+pub(in crate::matmul::x86) trait LookUp: Copy {
+    /// # Safety
+    /// Each row has a whole block.
+    unsafe fn codebook_sums<B: Codebook>(
+        w: Sixteen<Self>,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<__m512i>,
+        x: &XBlock,
+    ) -> [__m512i; 2];
+}
+
+impl LookUp for Avx512 {
+    #[inline(always)]
+    unsafe fn codebook_sums<B: Codebook>(
+        w: Sixteen<Avx512>,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<__m512i>,
+        x: &XBlock,
+    ) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { row_sums::<Sixteen<Avx512>, B>(w, rows, g, entries.signs, x) }
+    }
+}
+
+impl LookUp for Avx512Vbmi {
+    #[inline(always)]
+    unsafe fn codebook_sums<B: Codebook>(
+        _: Sixteen<Avx512Vbmi>,
+        _: Rows,
+        _: usize,
+        entries: &Entries<__m512i>,
+        x: &XBlock,
+    ) -> [__m512i; 2] {
+        // SAFETY: a value of the type proves that the CPU has the features.
+        unsafe { planes::sums::<B>(entries, x) }
+    }
+}
+
+impl<T: LookUp> Wide for Sixteen<T> {
     const ROWS: usize = 16;
     type I = __m512i;
     type F = __m512;
@@ -34,6 +80,7 @@ impl Wide for Sixteen {
         add(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32;
         sub(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32;
         mul(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32;
+        products16(a: __m512i, b: __m512i) -> __m512i = _mm512_madd_epi16;
         look_up(table: __m512i, bytes: __m512i) -> __m512i = _mm512_shuffle_epi8;
         min_bytes(a: __m512i, b: __m512i) -> __m512i = _mm512_min_epu8;
         unpack_low32(a: __m512i, b: __m512i) -> __m512i = _mm512_unpacklo_epi32;
@@ -139,5 +186,17 @@ impl Wide for Sixteen {
         // SAFETY: as above.
         let second = unsafe { two.words_at::<BYTES>(rows.upper_eight(), offset) };
         self.join(first, second)
+    }
+
+    #[inline(always)]
+    unsafe fn codebook_sums<B: Codebook>(
+        self,
+        rows: Rows,
+        g: usize,
+        entries: &Entries<__m512i>,
+        x: &XBlock,
+    ) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { T::codebook_sums::<B>(self, rows, g, entries, x) }
     }
 }

@@ -1,0 +1,98 @@
+//! The inner loop with AVX-VNNI: that of [`super::avx2`], with `vpdpbusd` for the products as in [`super::avx512`].
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::avx2::{Sums, add, add_minimum, passes};
+use super::tile::Block16;
+use super::unpack::{Class, Scales, Unpack};
+use super::{COLUMNS, Part, each_at};
+use crate::isa::AvxVnni;
+use crate::quantize::XBlock;
+
+/// Adds the tile's blocks to the sums of all columns.
+pub(super) fn all_columns<B: Unpack, const SIDES: usize>(_: AvxVnni, part: &mut Part<'_, '_, '_>) {
+    // SAFETY: the token proves that the CPU has the instructions.
+    unsafe { all_columns_here::<B, SIDES>(part) }
+}
+
+passes! { all_columns_here, "avx2,fma,f16c,avxvnni" }
+
+/// Step 1 of the sum, over some of the eight quads of codes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn products<B: Unpack, const SIDES: usize, const COLS: usize>(
+    w: &Block16,
+    x: [&XBlock; COLS],
+    quads: Range<usize>,
+) -> Sums<__m256i, SIDES, COLS> {
+    let mut total = [[_mm256_setzero_si256(); COLS]; SIDES];
+    match B::SCALES {
+        Scales::None => total = dot::<B, SIDES, COLS>(w, x, quads),
+        Scales::Per32 => add_scaled(&mut total, dot::<B, SIDES, COLS>(w, x, quads), w, 0),
+        Scales::Per16 => {
+            add_scaled(&mut total, dot::<B, SIDES, COLS>(w, x, 0..4), w, 0);
+            add_scaled(&mut total, dot::<B, SIDES, COLS>(w, x, 4..8), w, 1);
+        }
+    }
+    total
+}
+
+/// Adds the sums times the integer scale of the first or the last half.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn add_scaled<const SIDES: usize, const COLS: usize>(
+    total: &mut Sums<__m256i, SIDES, COLS>,
+    sums: Sums<__m256i, SIDES, COLS>,
+    w: &Block16,
+    half: usize,
+) {
+    for side in 0..SIDES {
+        // The same number twice in 16 bits: the upper one, with its sign.
+        let scale = _mm256_srai_epi32::<16>(w.scale[half][side]);
+        for col in 0..COLS {
+            let scaled = _mm256_mullo_epi32(sums[side][col], scale);
+            total[side][col] = _mm256_add_epi32(total[side][col], scaled);
+        }
+    }
+}
+
+/// Sums over some of the eight quads of codes, without scales.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn dot<B: Unpack, const SIDES: usize, const COLS: usize>(
+    w: &Block16,
+    x: [&XBlock; COLS],
+    quads: Range<usize>,
+) -> Sums<__m256i, SIDES, COLS> {
+    // Signed codes become unsigned ones, 128 larger; what an offset adds is taken off first.
+    let signed = matches!(B::CLASS, Class::Signed);
+    let offset = if signed { 128 } else { i32::from(B::OFFSET) };
+    let mut sums = [[_mm256_setzero_si256(); COLS]; SIDES];
+    if offset != 0 {
+        for col in 0..COLS {
+            let [low, high] = super::direct::without(offset, x[col]);
+            let part = |used, sum| if used { sum } else { 0 };
+            let start = part(quads.start == 0, low) + part(quads.end == 8, high);
+            for side in 0..SIDES {
+                sums[side][col] = _mm256_set1_epi32(start);
+            }
+        }
+    }
+    for quad in quads {
+        let mut codes = [_mm256_setzero_si256(); SIDES];
+        for side in 0..SIDES {
+            codes[side] = w.codes[quad][side];
+            if signed {
+                codes[side] = _mm256_xor_si256(codes[side], _mm256_set1_epi8(-128));
+            }
+        }
+        for col in 0..COLS {
+            let x = _mm256_set1_epi32(x[col].quads[quad]);
+            for side in 0..SIDES {
+                sums[side][col] = _mm256_dpbusd_avx_epi32(sums[side][col], codes[side], x);
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,121 @@
+//! What AVX2 and AVX-VNNI differ in: the products of bytes.
+
+use std::arch::x86_64::*;
+
+use super::super::without;
+use super::activations;
+use crate::isa::{Avx2, AvxVnni};
+use crate::quantize::XBlock;
+
+/// The methods of [`super::Wide`] that multiply bytes, for 8 rows.
+pub(in crate::matmul::x86) trait ByteProducts: Copy {
+    fn raise(self, codes: __m256i) -> __m256i;
+    fn signed_start(self, x: &XBlock) -> __m256i;
+    fn dot_signed(self, sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i;
+    fn dot<const BITS: u32>(
+        self,
+        sum: __m256i,
+        codes: [__m256i; 4],
+        x: &XBlock,
+        first: usize,
+    ) -> __m256i;
+    fn row_products(self, codes: __m256i, minus: u32, x: &XBlock) -> __m256i;
+}
+
+impl ByteProducts for Avx2 {
+    with_features! { "avx2,fma,f16c";
+        #[inline(always)]
+        fn raise(codes: __m256i) -> __m256i {
+            // The sign of each code moves to its activation instead.
+            codes
+        }
+        #[inline(always)]
+        fn signed_start(_x: &XBlock) -> __m256i {
+            _mm256_setzero_si256()
+        }
+        #[inline(always)]
+        fn dot_signed(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
+            let mut sum = sum;
+            for (quad, codes) in codes.into_iter().enumerate() {
+                let x = _mm256_set1_epi32(x.quads[first + quad]);
+                // Two products of 128 * 127 just fit into 16 bits.
+                let product = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(product, _mm256_set1_epi16(1)));
+            }
+            sum
+        }
+        #[inline(always)]
+        fn dot<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
+            let product = |quad: usize| {
+                _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[first + quad]))
+            };
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_add_epi16(product(0), product(1));
+            let high = _mm256_add_epi16(product(2), product(3));
+            if BITS <= 5 {
+                // 8 products of 31 * 127 fit into 16 bits.
+                return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), ones));
+            }
+            let wide = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+            _mm256_add_epi32(sum, wide)
+        }
+        #[inline(always)]
+        fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
+            // Two products of 62 * 127 fit into 16 bits.
+            let products = _mm256_maddubs_epi16(codes, negated(x, minus));
+            _mm256_madd_epi16(products, _mm256_set1_epi16(1))
+        }
+    }
+}
+
+impl ByteProducts for AvxVnni {
+    with_features! { "avx2,fma,f16c,avxvnni";
+        #[inline(always)]
+        fn raise(codes: __m256i) -> __m256i {
+            _mm256_xor_si256(codes, _mm256_set1_epi8(-128))
+        }
+        #[inline(always)]
+        fn signed_start(x: &XBlock) -> __m256i {
+            let [low, high] = without(128, x);
+            _mm256_set1_epi32(low + high)
+        }
+        #[inline(always)]
+        fn dot_signed(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
+            four_products(sum, codes, x, first)
+        }
+        #[inline(always)]
+        fn dot<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
+            four_products(sum, codes, x, first)
+        }
+        #[inline(always)]
+        fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
+            _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), codes, negated(x, minus))
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn four_products(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
+    let mut sum = sum;
+    for (quad, codes) in codes.into_iter().enumerate() {
+        sum = _mm256_dpbusd_avx_epi32(sum, codes, _mm256_set1_epi32(x.quads[first + quad]));
+    }
+    sum
+}
+
+/// The activations, with minus those whose bit is set.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn negated(x: &XBlock, minus: u32) -> __m256i {
+    let signs = _mm256_set1_epi32(minus.cast_signed());
+    // Byte i / 8, eight times; each with a bit of its own.
+    let spread =
+        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let set = _mm256_and_si256(_mm256_shuffle_epi8(signs, spread), bits);
+    let minus = _mm256_cmpeq_epi8(set, bits);
+    // -1 negates, 1 does not: the mask is -1 or 0, with the lowest bit set it is -1 or 1.
+    let factors = _mm256_or_si256(minus, _mm256_set1_epi8(1));
+    _mm256_sign_epi8(activations(x), factors)
+}
