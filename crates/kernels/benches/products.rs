@@ -3,6 +3,7 @@
 //! `cargo bench -p lowtide-kernels --bench products -- [threads] [format]`
 //!
 //! - `ram`: one column, weights larger than the caches, GB of weights a second;
+//! - `two`, `four`: as many columns, the same weights: texts that go together, or drafts that are checked;
 //! - `cache`: one column, weights that stay in the cache: what the kernel could do if memory let it;
 //! - `prefill`: 128 columns, 10^9 multiply-adds a second.
 //!
@@ -23,27 +24,34 @@ fn main() {
         std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let threads = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(1);
     let only = arguments.iter().find(|a| a.parse::<usize>().is_err());
-    println!("{threads} threads; GB/s, GB/s, 10^9 multiply-adds/s");
-    println!("{:8} {:10} {:>8} {:>8} {:>8}", "format", "isa", "ram", "cache", "prefill");
+    println!("{threads} threads; GB/s, and prefill in 10^9 multiply-adds/s");
+    println!(
+        "{:8} {:10} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "format", "isa", "ram", "two", "four", "cache", "prefill"
+    );
     for &format in Format::ALL {
         if only.is_some_and(|name| name != format.name()) {
             continue;
         }
         for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar) {
             let mut compute = Compute::new(isa, threads).expect("threads start");
-            let mut gigabytes = |rows, k| {
-                let mut case = Case::new(format, rows, k, 1);
+            let mut gigabytes = |rows, k, cols| {
+                let mut case = Case::new(format, rows, k, cols);
                 let bytes = case.weights.len() as f64;
                 bytes / case.best(&mut compute).as_secs_f64() / 1e9
             };
-            let ram = gigabytes((96 << 20) / format.row_bytes(2048).expect("whole blocks"), 2048);
-            let cache = gigabytes(192, 1536);
+            let large = (96 << 20) / format.row_bytes(2048).expect("whole blocks");
+            let [ram, two, four] = [1, 2, 4].map(|cols| gigabytes(large, 2048, cols));
+            let cache = gigabytes(192, 1536, 1);
             let (rows, k, cols) = (576, 1536, 128);
             let mut case = Case::new(format, rows, k, cols);
             let macs = (rows * k * cols) as f64;
             let prefill = macs / case.best(&mut compute).as_secs_f64() / 1e9;
             case.check(&mut compute);
-            println!("{format:8} {:10} {ram:8.1} {cache:8.1} {prefill:8.1}", isa.name());
+            println!(
+                "{format:8} {:10} {ram:8.1} {two:8.1} {four:8.1} {cache:8.1} {prefill:8.1}",
+                isa.name()
+            );
         }
     }
 }

@@ -69,6 +69,7 @@ pub(crate) static IQ3_S: [i32; 512] = all_four(&IQ3_S_ENTRIES, IQ3_S_VALUES);
 /// Codebook of `IQ1_S` and `IQ1_M`.
 pub(crate) static IQ1: [i64; 2048] = all_eight(&IQ1_ENTRIES, [-1, 0, 1, 0]);
 /// Eight times the values of [`IQ1`] and one, then all of them less one; plus [`IQ1_RAISE`] each, so that none has a sign.
+#[cfg(target_arch = "x86_64")]
 pub(crate) static IQ1_RAISED: [i64; 4096] = {
     let halves = [all_eight(&IQ1_ENTRIES, [2, 10, 18, 10]), all_eight(&IQ1_ENTRIES, [0, 8, 16, 8])];
     let mut all = [0; 4096];
@@ -80,6 +81,7 @@ pub(crate) static IQ1_RAISED: [i64; 4096] = {
     all
 };
 /// What [`IQ1_RAISED`] has more.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const IQ1_RAISE: i32 = 9;
 
 #[rustfmt::skip]

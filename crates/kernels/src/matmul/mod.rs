@@ -15,7 +15,7 @@
 //! Rows are taken in groups. A group's blocks are unpacked into a tile: bytes of codes with 8 (or 16)
 //! rows side by side, four codes of one row to a lane. A tile stays in the first-level cache while
 //! all columns pass over it, four codes of a column spread to all lanes at a time. Formats only differ in how
-//! they unpack. With one column (decoding) a tile would be used once: most formats then go from memory through
+//! they unpack. With one column (decoding) a tile would be used once: formats then go from memory through
 //! registers into the sums (`x86/direct`), with the same operations on floats in the same order.
 
 mod float;

@@ -39,7 +39,7 @@ pub(super) const TILE_BLOCKS: usize = 32;
 const TILE_BLOCKS_DECODE: usize = 16;
 
 /// Up to so many columns use the small tile.
-pub(super) const DECODE_COLS: usize = 4;
+const DECODE_COLS: usize = 4;
 
 /// Memory for the blocks of 16 rows.
 pub(in crate::matmul) struct Tile(pub(super) Vec<Block16>);
@@ -86,6 +86,11 @@ impl Next {
     /// brings 50 GB a second where prefetching to the second level brings 43.
     pub(super) fn near(row: &[u8], rows: usize, bytes: usize) -> Next {
         Next { near: true, ..Next::new(row, rows, bytes) }
+    }
+
+    /// Asks for nothing any more.
+    pub(super) fn stop(&mut self) {
+        self.line = usize::MAX;
     }
 
     /// Asks for the next `bytes` bytes, for each line of them once: asked twice, the second counts

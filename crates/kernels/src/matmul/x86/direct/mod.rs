@@ -1,4 +1,4 @@
-//! One column (decoding): rows' bytes go from memory through registers into the sums, 8 rows to a
+//! One column (decoding) or two, one after the other: rows' bytes go from memory through registers into the sums, 8 rows to a
 //! vector with AVX2 and AVX-VNNI, 16 with AVX-512.
 //!
 //! With one column a tile is used once, and writing and reading it costs more than the products: with it
@@ -115,20 +115,26 @@ fn rows_of_8<B: Direct>(w: Eight<Avx2>, job: &mut RowJob<'_>) -> usize {
 fn rows_of<W: Wide, B: Direct>(w: W, job: &mut RowJob<'_>) -> usize {
     let whole = job.rows.len() / W::ROWS * W::ROWS;
     let distance = job.row_bytes;
-    let column = job.x.column(0);
-    assert_eq!(column.len() / B::GROUPS * size_of::<B>(), distance, "rows are whole blocks");
+    let cols = job.x.cols();
+    let blocks = distance / size_of::<B>();
     for first in (0..whole).step_by(W::ROWS) {
         let mut next = Next::near(job.row(first), W::ROWS, distance);
         let group = &job.weights[first * distance..(first + W::ROWS) * distance];
-        let mut sum = w.floats(0.0);
-        for (block, x) in column.chunks_exact(B::GROUPS).enumerate() {
-            let at = |row: usize| group.as_ptr().wrapping_add(row * distance);
-            let start = block * size_of::<B>();
-            let fourth = [at(0), at(4), at(8), at(12)].map(|row| row.wrapping_add(start));
-            // SAFETY: `group` has `ROWS` rows of as many blocks as the column has chunks, asserted above.
-            sum = unsafe { B::add(w, Rows { fourth, distance }, x, &mut next, sum) };
+        for col in 0..cols {
+            let column = job.x.column(col);
+            assert_eq!(column.len(), blocks * B::GROUPS, "rows are whole blocks");
+            let mut sum = w.floats(0.0);
+            for (block, x) in column.chunks_exact(B::GROUPS).enumerate() {
+                let at = |row: usize| group.as_ptr().wrapping_add(row * distance);
+                let start = block * size_of::<B>();
+                let fourth = [at(0), at(4), at(8), at(12)].map(|row| row.wrapping_add(start));
+                // SAFETY: `group` has `ROWS` rows of as many blocks as the column has chunks, asserted above.
+                sum = unsafe { B::add(w, Rows { fourth, distance }, x, &mut next, sum) };
+            }
+            w.store(sum, job.out(col, first..first + W::ROWS));
+            // The other columns find these rows in the cache, and the next ones were asked for.
+            next.stop();
         }
-        w.store(sum, job.out(0, first..first + W::ROWS));
     }
     whole
 }
