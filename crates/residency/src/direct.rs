@@ -121,6 +121,12 @@ impl DirectLane {
         self.queue.backend()
     }
 
+    /// Slots of experts, from the front, that can be read into without bringing in memory.
+    pub fn expert_slots_there(&self) -> u32 {
+        let there = self.filling.as_ref().map_or(usize::MAX, Filling::there);
+        u32::try_from(there / self.slot_bytes.max(1)).unwrap_or(u32::MAX)
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()

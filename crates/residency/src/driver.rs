@@ -135,6 +135,11 @@ impl Driver {
         })
     }
 
+    /// Slots of experts, from the front, that can be read into at once; all, where nothing brings them in.
+    pub fn expert_slots_there(&self) -> u32 {
+        self.direct.as_ref().map_or(u32::MAX, DirectLane::expert_slots_there)
+    }
+
     pub fn reader(&self) -> Option<Backend> {
         self.direct.as_ref().map(DirectLane::backend)
     }

@@ -22,6 +22,8 @@ const STEP_BYTES: usize = 8 << 20;
 struct Shared {
     /// Bytes from the front that are in use.
     used: AtomicUsize,
+    /// Bytes from the front that are there; all, once the helper has given up.
+    there: AtomicUsize,
     ends: AtomicBool,
 }
 
@@ -33,7 +35,11 @@ pub(crate) struct Filling {
 
 impl Filling {
     pub fn start(filler: Filler) -> Result<Filling, ResidencyError> {
-        let shared = Arc::new(Shared { used: AtomicUsize::new(0), ends: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            used: AtomicUsize::new(0),
+            there: AtomicUsize::new(0),
+            ends: AtomicBool::new(false),
+        });
         let own = Arc::clone(&shared);
         let helper = std::thread::Builder::new()
             .name("lowtide-fill".into())
@@ -49,6 +55,11 @@ impl Filling {
         {
             helper.thread().unpark();
         }
+    }
+
+    /// Bytes from the front that can be read into without bringing in memory.
+    pub fn there(&self) -> usize {
+        self.shared.there.load(Ordering::Relaxed)
     }
 }
 
@@ -72,8 +83,11 @@ fn fill(mut filler: Filler, shared: &Shared) {
         }
         // Refused, or all there: pages that are missing come when they are first read into.
         match filler.fill(STEP_BYTES) {
-            Ok(after) if after > before => {}
-            _ => return,
+            Ok(after) if after > before => shared.there.store(after, Ordering::Relaxed),
+            _ => {
+                shared.there.store(usize::MAX, Ordering::Relaxed);
+                return;
+            }
         }
     }
 }

@@ -32,7 +32,9 @@ impl Store {
         if let Some(bad) = uses.iter().find(|u| u.unit.index() >= units) {
             return Err(ResidencyError::Unknown { what: bad.unit.to_string() });
         }
+        let there = driver.expert_slots_there();
         let Some(experts) = driver.experts.as_mut() else { return Ok(()) };
+        experts.cache().set_there(there);
         let met = experts.demand(uses, is_stream);
         let mut pass = self.pass.borrow_mut();
         pass.expert_hits += met.hits;

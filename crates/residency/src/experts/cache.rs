@@ -35,8 +35,9 @@ pub enum Standing {
 pub enum Admit {
     /// As any other.
     Keep,
-    /// Only in passing, by a long prompt that reads every unit once: it takes a free slot, or one of the few
-    /// of its kind, and goes before all others. So a prompt does not flush the cache.
+    /// Only in passing, by a long prompt that reads every unit once: it takes a free slot whose memory is there, or
+    /// one of the few of its kind, and goes before all others. So a prompt does not flush the cache, nor wait
+    /// for memory that it has no need of.
     Pass,
     /// Perhaps needed soon: it takes a free slot, that of a unit that went by in passing, or the one that
     /// would go next, but never one that this token has used. Until it is used it goes before all others.
@@ -71,6 +72,8 @@ pub struct ExpertCache {
     /// By unit: used by this pass.
     used: Vec<bool>,
     free: u32,
+    /// Slots from the front whose memory is there.
+    there: u32,
     passing_count: u32,
     judge: Judge,
 }
@@ -89,6 +92,7 @@ impl ExpertCache {
             wanted: vec![false; layers.len()],
             used: vec![false; layers.len()],
             free: slots,
+            there: slots,
             passing_count: 0,
             judge: Judge::new(policy, layers, slots),
         }
@@ -147,14 +151,18 @@ impl ExpertCache {
 
     /// Gives an absent unit a slot, which then is loading; `None` while none may be had.
     pub fn claim(&mut self, unit: UnitId, admit: Admit) -> Option<Claim> {
+        let free = if self.free > 0 { self.free_slot() } else { None };
         let slot = match admit {
-            _ if self.free > 0 => self.slots.iter().position(|s| *s == Slot::Free),
+            Admit::Guess | Admit::Keep if free.is_some() => free,
             Admit::Guess => self.passed().or_else(|| self.victim(unit, true)),
             Admit::Keep => self.passed().or_else(|| self.victim(unit, false)),
             Admit::Pass => {
                 let most = PASSING_SLOTS.min(self.slots.len() as u32 / 4).max(1);
                 let may_grow = self.passing_count < most;
-                self.passed().or_else(|| if may_grow { self.victim(unit, false) } else { None })
+                let more = |cache: &mut Self| free.or_else(|| cache.victim(unit, false));
+                free.filter(|&i| i < self.there as usize)
+                    .or_else(|| self.passed())
+                    .or_else(|| if may_grow { more(self) } else { None })
             }
         }?;
         Some(self.give(slot, unit, admit))
@@ -289,6 +297,24 @@ impl ExpertCache {
     #[must_use]
     pub fn free_count(&self) -> u32 {
         self.free
+    }
+
+    /// The first slot in which nothing is: memory comes in from the front.
+    fn free_slot(&self) -> Option<usize> {
+        self.slots.iter().position(|s| *s == Slot::Free)
+    }
+
+    /// So many slots from the front can be read into without waiting for memory.
+    pub fn set_there(&mut self, slots: u32) {
+        self.there = slots;
+    }
+
+    /// Of the slots in which nothing is, those whose memory is there.
+    #[must_use]
+    pub fn room_there(&self) -> u32 {
+        let there = self.slots.iter().take(self.there as usize);
+        // At most as many as there are slots.
+        there.filter(|s| **s == Slot::Free).count() as u32
     }
 
     /// The units that are there or on their way.

@@ -177,6 +177,36 @@ fn a_prompt_that_passes_leaves_most_of_the_cache_alone() {
 }
 
 #[test]
+fn a_prompt_that_passes_does_not_wait_for_memory() {
+    let layers = vec![0; 300];
+    for policy in policies() {
+        let mut cache = ExpertCache::new(&layers, 200, policy);
+        cache.set_there(50);
+        cache.begin_pass(500);
+        assert_eq!(cache.room_there(), 50);
+        let mut highest = 0;
+        for unit in (0..300).map(UnitId) {
+            cache.want(unit, 40);
+            let claim = cache.claim(unit, Admit::Pass).expect("those before are done");
+            highest = highest.max(claim.slot.0);
+            cache.filled(claim.slot, true);
+            assert!(cache.hold(claim.slot));
+            cache.release(claim.slot);
+        }
+        assert_eq!((highest, cache.room_there()), (49, 0), "{policy:?}");
+        // What is to stay takes memory that is not there yet.
+        cache.begin_pass(1);
+        cache.want(UnitId(0), 1);
+        assert_eq!(cache.claim(UnitId(0), Admit::Keep).map(|claim| claim.slot.0), Some(50));
+        // With no memory at all there are a few slots all the same, or nothing would ever move.
+        let mut none = ExpertCache::new(&layers, 200, policy);
+        none.set_there(0);
+        let claims = (0..300).filter_map(|unit| none.claim(UnitId(unit), Admit::Pass)).count();
+        assert_eq!(claims, 24, "{policy:?}");
+    }
+}
+
+#[test]
 fn the_cycle_guard_keeps_what_comes_next() {
     // Every token uses the same unit of each of 10 layers, in 6 slots: by uses, the one used longest ago is
     // always the one that comes next, and nothing hits. With the guard half of them stay.

@@ -142,8 +142,8 @@ impl LiveExperts {
 
     /// A layer needs these units, in this order.
     ///
-    /// Of a long prompt's units the most used ones are kept as long as there is room, each layer its
-    /// share; the others only pass.
+    /// Of a long prompt's units the most used ones are kept as long as there is room whose memory is there, each
+    /// layer its share; the others only pass.
     pub fn demand(&mut self, uses: &[ExpertUse], is_stream: bool) -> Met {
         self.demanded.clear();
         self.next = 0;
@@ -162,7 +162,7 @@ impl LiveExperts {
             }
         }
         let share = self.cache.slot_count() / (self.traffic.len() as u32).max(1);
-        let mut room = share.min(self.cache.free_count()) as usize;
+        let mut room = share.min(self.cache.room_there()) as usize;
         for u in uses {
             let admit = if is_stream {
                 let better = |other: &&ExpertUse| (other.tokens, u.unit) > (u.tokens, other.unit);
