@@ -8,6 +8,30 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 const _: () = assert!(cfg!(target_feature = "neon"), "this target's base has no NEON");
+const _: () = assert!(cfg!(target_endian = "little"), "bytes are loaded as they lie in files");
+
+/// `[f(0), .. f(3)]`, written out: closures given to `array::from_fn` or `map` are not reliably inlined where
+/// target features are involved, and then every vector goes through memory.
+macro_rules! four {
+    (|$i:ident| $value:expr) => {
+        $crate::neon::four!(@ $i, $value, 0 1 2 3)
+    };
+    (@ $i:ident, $value:expr, $($n:literal)+) => {
+        [$({
+            const $i: usize = $n;
+            $value
+        }),+]
+    };
+}
+pub(crate) use four;
+
+/// `[f(0), .. f(7)]`.
+macro_rules! eight {
+    (|$i:ident| $value:expr) => {
+        $crate::neon::four!(@ $i, $value, 0 1 2 3 4 5 6 7)
+    };
+}
+pub(crate) use eight;
 
 /// Sixteen signed bytes.
 pub(crate) type I8 = int8x16_t;
@@ -37,6 +61,8 @@ safe! {
     /// All bits set where a bit is set in both.
     test(a: U8, b: U8) -> U8 = vtstq_u8;
     bytes(byte: u8) -> U8 = vdupq_n_u8;
+    half_bytes(byte: u8) -> uint8x8_t = vdup_n_u8;
+    join_bytes(low: uint8x8_t, high: uint8x8_t) -> U8 = vcombine_u8;
     signed_bytes(byte: i8) -> I8 = vdupq_n_s8;
     /// The bytes of four words.
     of_words(a: I32) -> I8 = vreinterpretq_s8_s32;
@@ -71,6 +97,8 @@ safe! {
     greater(a: F32, b: F32) -> uint32x4_t = vcgtq_f32;
     /// `mask ? a : b`, bit by bit.
     choose(mask: uint32x4_t, a: F32, b: F32) -> F32 = vbslq_f32;
+    shorts(bytes: uint8x8_t) -> uint16x4_t = vreinterpret_u16_u8;
+    float_bytes(bytes: U8) -> F32 = vreinterpretq_f32_u8;
     wide_halves(from: uint16x4_t) -> uint32x4_t = vshll_n_u16::<16>;
     low_shorts(a: int16x8_t) -> int16x4_t = vget_low_s16;
     wide_low(a: int16x4_t) -> I32 = vmovl_s16;
@@ -99,6 +127,12 @@ safe! {
     max_bits(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vmaxq_u32;
     /// The largest lane.
     largest(a: uint32x4_t) -> u32 = vmaxvq_u32;
+}
+
+/// Eight times one byte, then the other.
+#[inline(always)]
+pub(crate) fn eight_each(low: u8, high: u8) -> U8 {
+    join_bytes(half_bytes(low), half_bytes(high))
 }
 
 /// Each byte shifted left.
@@ -160,16 +194,24 @@ pub(crate) fn store(x: F32, to: &mut [f32; 4]) {
     unsafe { vst1q_f32(to.as_mut_ptr(), x) }
 }
 
+/// Four numbers of 16 bits.
 #[inline(always)]
-fn load_halves(from: &[u16; 4]) -> uint16x4_t {
+fn load_halves(from: &[[u8; 2]; 4]) -> uint16x4_t {
     // SAFETY: the array is 8 readable bytes; NEON as above.
-    unsafe { vld1_u16(from.as_ptr()) }
+    shorts(unsafe { vld1_u8(from.as_flattened().as_ptr()) })
+}
+
+/// Four floats from their bytes.
+#[inline(always)]
+pub(crate) fn singles(from: &[[u8; 4]; 4]) -> F32 {
+    // SAFETY: the array is 16 readable bytes; NEON as above.
+    float_bytes(unsafe { vld1q_u8(from.as_flattened().as_ptr()) })
 }
 
 /// Four halves as floats. The intrinsic has a type that Rust 1.90 keeps unstable, so this is its instruction.
 #[inline(always)]
-pub(crate) fn halves(from: [u16; 4]) -> F32 {
-    let from = load_halves(&from);
+pub(crate) fn halves(from: &[[u8; 2]; 4]) -> F32 {
+    let from = load_halves(from);
     let result: F32;
     // SAFETY: the instruction belongs to NEON and touches these registers only.
     unsafe {
@@ -196,8 +238,8 @@ pub(crate) fn to_halves(x: F32) -> [u16; 4] {
 
 /// Four "brain" halves as floats.
 #[inline(always)]
-pub(crate) fn brains(from: [u16; 4]) -> F32 {
-    from_bits(wide_halves(load_halves(&from)))
+pub(crate) fn brains(from: &[[u8; 2]; 4]) -> F32 {
+    from_bits(wide_halves(load_halves(from)))
 }
 
 /// Sixteen signed bytes as floats.
@@ -207,7 +249,7 @@ pub(crate) fn bytes_to_floats(from: &[u8; 16]) -> [F32; 4] {
     let (low, high) = (shorts_low(low_eight(bytes)), shorts_high(bytes));
     let words =
         [wide_low(low_shorts(low)), wide_high(low), wide_low(low_shorts(high)), wide_high(high)];
-    words.map(to_floats)
+    four!(|I| to_floats(words[I]))
 }
 
 /// The lowest bytes of sixteen words.
@@ -236,7 +278,7 @@ pub(crate) fn last_eights(a: I8, b: I8) -> I8 {
 /// Four codes of each of four rows to a vector, from sixteen codes of each row to a vector.
 #[inline(always)]
 pub(crate) fn transpose(rows: [I8; 4]) -> [I8; 4] {
-    let [a, b, c, d] = rows.map(fours);
+    let [a, b, c, d] = four!(|R| fours(rows[R]));
     let even = [of_fours(even_fours(a, b)), of_fours(even_fours(c, d))];
     let odd = [of_fours(odd_fours(a, b)), of_fours(odd_fours(c, d))];
     [

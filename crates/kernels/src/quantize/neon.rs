@@ -1,7 +1,7 @@
 //! Quantisation with NEON: the same bits as the scalar code.
 
 use super::{BLOCK, XBlock, scales};
-use crate::neon;
+use crate::neon::{self, eight};
 
 pub(super) fn quantize(x: &[f32], blocks: &mut [XBlock]) {
     for (x, block) in x.as_chunks().0.iter().zip(blocks) {
@@ -12,14 +12,17 @@ pub(super) fn quantize(x: &[f32], blocks: &mut [XBlock]) {
 #[inline(always)]
 fn quantize_block(x: &[f32; BLOCK]) -> XBlock {
     let (parts, _) = x.as_chunks::<4>();
-    let x: [neon::F32; 8] = std::array::from_fn(|i| neon::load(&parts[i]));
-    let magnitudes = x.map(|x| neon::bits(neon::abs(x)));
-    let max = magnitudes.into_iter().reduce(neon::max_bits).map_or(0, neon::largest);
+    let x = eight!(|I| neon::load(&parts[I]));
+    let mut max = neon::bits(neon::floats(0.0));
+    for x in x {
+        max = neon::max_bits(max, neon::bits(neon::abs(x)));
+    }
+    let max = neon::largest(max);
     let Some((d, inverse)) = scales(max) else {
         return XBlock::new(f32::NAN, [0; BLOCK]);
     };
     let inverse = neon::floats(inverse);
-    let words = x.map(|x| neon::to_words(neon::mul(x, inverse)));
+    let words = eight!(|I| neon::to_words(neon::mul(x[I], inverse)));
     let mut codes = [0; BLOCK];
     for (words, codes) in words.as_chunks().0.iter().zip(codes.as_chunks_mut().0) {
         *codes = neon::narrow(words);

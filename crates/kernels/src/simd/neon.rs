@@ -1,7 +1,7 @@
 //! [`Simd`] with NEON: sixteen lanes are four registers.
 
 use super::{Array, Kernel, LANES, Simd};
-use crate::neon::{self, F32};
+use crate::neon::{self, F32, four};
 
 /// NEON belongs to the base of the target (see [`crate::neon`]), so the value proves nothing more.
 #[derive(Copy, Clone)]
@@ -10,19 +10,6 @@ pub(super) struct Neon;
 #[inline(never)]
 pub(super) fn call<K: Kernel>(kernel: K) -> K::Output {
     kernel.call(Neon)
-}
-
-/// `[f(0), .. f(3)]`.
-macro_rules! four {
-    (|$i:ident| $value:expr) => {
-        four!(@ $i, $value, 0 1 2 3)
-    };
-    (@ $i:ident, $value:expr, $($n:literal)+) => {
-        [$({
-            const $i: usize = $n;
-            $value
-        }),+]
-    };
 }
 
 impl Simd for Neon {
@@ -78,7 +65,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
-        a.map(neon::abs)
+        four!(|I| neon::abs(a[I]))
     }
     #[inline(always)]
     fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
@@ -86,13 +73,13 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn shift_left_23(self, a: Self::F) -> Self::F {
-        a.map(|a| neon::from_bits(neon::left_words::<23>(neon::bits(a))))
+        four!(|I| neon::from_bits(neon::left_words::<23>(neon::bits(a[I]))))
     }
     #[inline(always)]
     fn load_f16(self, from: &[u8; 2 * LANES]) -> Self::F {
         let (parts, _) = from.as_chunks::<2>();
         let (parts, _) = parts.as_chunks();
-        four!(|I| neon::halves(parts[I].map(u16::from_le_bytes)))
+        four!(|I| neon::halves(&parts[I]))
     }
     #[inline(always)]
     fn store_f16(self, x: Self::F, to: &mut [u16; LANES]) {

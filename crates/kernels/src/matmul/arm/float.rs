@@ -28,7 +28,7 @@ impl Float for Single {
 
     #[inline(always)]
     fn load(weights: &[[u8; 4]; 4]) -> F32 {
-        neon::load(&weights.map(f32::from_le_bytes))
+        neon::singles(weights)
     }
 
     fn weights(row: &[u8]) -> &[[u8; 4]] {
@@ -42,7 +42,7 @@ impl Float for Half {
 
     #[inline(always)]
     fn load(weights: &[[u8; 2]; 4]) -> F32 {
-        neon::halves(weights.map(u16::from_le_bytes))
+        neon::halves(weights)
     }
 
     fn weights(row: &[u8]) -> &[[u8; 2]] {
@@ -56,7 +56,7 @@ impl Float for Brain {
 
     #[inline(always)]
     fn load(weights: &[[u8; 2]; 4]) -> F32 {
-        neon::brains(weights.map(u16::from_le_bytes))
+        neon::brains(weights)
     }
 
     fn weights(row: &[u8]) -> &[[u8; 2]] {
@@ -100,7 +100,7 @@ fn cell<F: Float, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usi
     let x_whole = x.map(|x| &x[..whole]);
     let mut sums = [[[neon::floats(0.0); 4]; C]; R];
     for block in 0..whole {
-        multiply::<F, R, C>(blocks.map(|row| &row[block]), x_whole.map(|x| &x[block]), &mut sums);
+        multiply::<F, R, C>(blocks, x_whole, block, &mut sums);
     }
     if weights[0].len() > whole * LANES {
         let padded: [[F::Bytes; LANES]; R] = weights.map(|row| {
@@ -109,7 +109,8 @@ fn cell<F: Float, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usi
             padded[..rest.len()].copy_from_slice(rest);
             padded
         });
-        multiply::<F, R, C>(padded.each_ref(), x.map(|x| &x[whole]), &mut sums);
+        let padded = padded.each_ref().map(std::slice::from_ref);
+        multiply::<F, R, C>(padded, x.map(|x| &x[whole..]), 0, &mut sums);
     }
     for c in 0..C {
         let out = job.out(col + c, row..row + R);
@@ -119,19 +120,23 @@ fn cell<F: Float, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usi
     }
 }
 
-/// Sixteen weights of each row times sixteen values of each column.
+/// Sixteen weights of each row times sixteen values of each column: block `at`.
 #[inline(always)]
 fn multiply<F: Float, const R: usize, const C: usize>(
-    weights: [&[F::Bytes; LANES]; R],
-    x: [&[f32; LANES]; C],
+    weights: [&[[F::Bytes; LANES]]; R],
+    x: [&[[f32; LANES]]; C],
+    at: usize,
     sums: &mut [[[F32; 4]; C]; R],
 ) {
     for part in 0..4 {
-        let x = x.map(|x| neon::load(&x.as_chunks().0[part]));
+        let mut values = [neon::floats(0.0); C];
+        for c in 0..C {
+            values[c] = neon::load(&x[c][at].as_chunks().0[part]);
+        }
         for r in 0..R {
-            let w = F::load(&weights[r].as_chunks().0[part]);
+            let w = F::load(&weights[r][at].as_chunks().0[part]);
             for c in 0..C {
-                sums[r][c][part] = neon::fma(sums[r][c][part], w, x[c]);
+                sums[r][c][part] = neon::fma(sums[r][c][part], w, values[c]);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::job::RowJob;
 use crate::format::blocks::as_blocks;
 use crate::format::canonical::Min;
 use crate::format::{Format, with_block};
-use crate::neon::{self, F32, I8, I32};
+use crate::neon::{self, F32, I8, I32, four};
 use crate::quantize::XBlock;
 use dot::Dot;
 pub(in crate::matmul) use tile::Tile;
@@ -51,7 +51,7 @@ fn one_column<D: Dot, B: Unpack>(dot: D, mut job: RowJob<'_>) {
         let weights: [&[B]; 4] = from_fn(|row| as_blocks(job.row(first + row.min(len - 1))));
         let mut total = neon::floats(0.0);
         for (block, x) in column.chunks_exact(B::GROUPS).enumerate() {
-            let rows = weights.map(|row| &row[block]);
+            let rows = four!(|R| &weights[R][block]);
             let head = B::head(rows);
             for (g, x) in x.iter().enumerate() {
                 let group = B::unpack(rows, &head, g);

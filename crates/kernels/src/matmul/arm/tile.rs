@@ -7,7 +7,7 @@ use super::step;
 use super::unpack::{Factors, Unpack};
 use crate::format::blocks::as_blocks;
 use crate::matmul::job::RowJob;
-use crate::neon::{self, F32, I8};
+use crate::neon::{self, F32, I8, four};
 use crate::quantize::XBlock;
 
 /// Rows of a tile: two vectors of four.
@@ -58,7 +58,7 @@ pub(super) fn all_columns<D: Dot, B: Unpack>(dot: D, mut job: RowJob<'_>, tile: 
             let end = blocks.min(start + step);
             for (block, out) in (start..end).zip(tile.0.chunks_exact_mut(B::GROUPS)) {
                 for (side, weights) in weights.iter().enumerate() {
-                    unpack_block::<D, B>(dot, weights.map(|row| &row[block]), side, out);
+                    unpack_block::<D, B>(dot, four!(|R| &weights[R][block]), side, out);
                 }
             }
             let tile = &tile.0[..(end - start) * B::GROUPS];
@@ -134,17 +134,23 @@ fn columns<D: Dot, B: Unpack, const C: usize>(
 ) -> usize {
     let tile = part.tile;
     let x: [&[XBlock]; C] = from_fn(|c| &part.job.x.column(col + c)[part.start..][..tile.len()]);
-    let mut totals: [[F32; 2]; C] = from_fn(|c| part.sums(col + c));
+    let mut totals = [[neon::floats(0.0); 2]; C];
+    for c in 0..C {
+        totals[c] = part.sums(col + c);
+    }
     for (block, w) in tile.iter().enumerate() {
-        let x = x.map(|column| &column[block]);
+        let mut here = [&x[0][block]; C];
+        for c in 0..C {
+            here[c] = &x[c][block];
+        }
         for side in 0..2 {
             let sums = if B::HALVES {
-                dot.products::<C, true>(&w.codes[side], x)
+                dot.products::<C, true>(&w.codes[side], here)
             } else {
-                dot.products::<C, false>(&w.codes[side], x)
+                dot.products::<C, false>(&w.codes[side], here)
             };
             for c in 0..C {
-                totals[c][side] = step::<B>(&w.factors[side], sums[c], x[c], totals[c][side]);
+                totals[c][side] = step::<B>(&w.factors[side], sums[c], here[c], totals[c][side]);
             }
         }
     }

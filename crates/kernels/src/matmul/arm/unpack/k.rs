@@ -1,11 +1,9 @@
 //! The "K" formats: super-blocks of 256 with integer scales.
 
-use std::array::from_fn;
-
 use super::plain::less;
 use super::{Factors, Group, Scales, Unpack, halves, lanes};
 use crate::format::blocks::{self, six_bit_pairs, six_bit_scales};
-use crate::neon::{self, F32, I8, I32, U8};
+use crate::neon::{self, F32, I8, I32, U8, eight, four};
 
 /// Of `Q4K` and `Q5K`.
 pub(crate) struct SixBitPairs {
@@ -18,12 +16,12 @@ pub(crate) struct SixBitPairs {
 /// The minimum of a group is `-(dmin * min)`, whose bits are those of `-dmin * min`.
 #[inline(always)]
 fn six_bit_head(d: [[u8; 2]; 4], dmin: [[u8; 2]; 4], packed: [&[u8; 12]; 4]) -> SixBitPairs {
-    let pairs = packed.map(six_bit_pairs);
+    let pairs = four!(|R| six_bit_pairs(packed[R]));
     let dmin = neon::negate(halves(dmin));
     SixBitPairs {
         d: halves(d),
-        scale: from_fn(|g| lanes(pairs.map(|(scales, _)| scales[g]))),
-        min: from_fn(|g| neon::mul(dmin, neon::to_floats(lanes(pairs.map(|(_, mins)| mins[g]))))),
+        scale: eight!(|G| lanes(four!(|R| pairs[R].0[G]))),
+        min: eight!(|G| neon::mul(dmin, neon::to_floats(lanes(four!(|R| pairs[R].1[G]))))),
     }
 }
 
@@ -46,17 +44,19 @@ fn load(bytes: &[u8], at: usize) -> [U8; 2] {
 /// Bits `shift` and up of each byte, as many as `mask` has.
 #[inline(always)]
 fn field(bytes: [U8; 2], shift: usize, mask: u8) -> [U8; 2] {
-    bytes.map(|bytes| neon::and(neon::shift(bytes, -(shift as i8)), neon::bytes(mask)))
+    let (right, mask) = (-(shift as i8), neon::bytes(mask));
+    [neon::and(neon::shift(bytes[0], right), mask), neon::and(neon::shift(bytes[1], right), mask)]
 }
 
 /// `low`, with `value` added where bit `g` of the other is set.
 #[inline(always)]
 fn with_bit(low: [U8; 2], high: &[u8; 32], g: usize, value: u8) -> [U8; 2] {
     let high = load(high, 0);
-    from_fn(|i| {
-        let bit = neon::and(neon::test(high[i], neon::bytes(1 << g)), neon::bytes(value));
-        neon::or(low[i], bit)
-    })
+    let (bit, value) = (neon::bytes(1 << g), neon::bytes(value));
+    [
+        neon::or(low[0], neon::and(neon::test(high[0], bit), value)),
+        neon::or(low[1], neon::and(neon::test(high[1], bit), value)),
+    ]
 }
 
 impl Unpack for blocks::Q4K {
@@ -65,13 +65,13 @@ impl Unpack for blocks::Q4K {
 
     #[inline(always)]
     fn head(rows: [&Self; 4]) -> SixBitPairs {
-        let scales = rows.map(|row| &row.scales);
-        six_bit_head(rows.map(|row| row.d), rows.map(|row| row.dmin), scales)
+        let scales = four!(|R| &rows[R].scales);
+        six_bit_head(four!(|R| rows[R].d), four!(|R| rows[R].dmin), scales)
     }
 
     #[inline(always)]
     fn unpack(rows: [&Self; 4], head: &SixBitPairs, g: usize) -> Group {
-        let codes = rows.map(|row| less(0, field(load(&row.qs, g / 2 * 32), g % 2 * 4, 15)));
+        let codes = four!(|R| less(0, field(load(&rows[R].qs, g / 2 * 32), g % 2 * 4, 15)));
         head.group(codes, g)
     }
 }
@@ -82,24 +82,19 @@ impl Unpack for blocks::Q5K {
 
     #[inline(always)]
     fn head(rows: [&Self; 4]) -> SixBitPairs {
-        let scales = rows.map(|row| &row.scales);
-        six_bit_head(rows.map(|row| row.d), rows.map(|row| row.dmin), scales)
+        let scales = four!(|R| &rows[R].scales);
+        six_bit_head(four!(|R| rows[R].d), four!(|R| rows[R].dmin), scales)
     }
 
     #[inline(always)]
     fn unpack(rows: [&Self; 4], head: &SixBitPairs, g: usize) -> Group {
-        let codes = rows.map(|row| {
+        let codes = four!(|R| {
+            let row = rows[R];
             let low = field(load(&row.qs, g / 2 * 32), g % 2 * 4, 15);
             less(0, with_bit(low, &row.qh, g, 16))
         });
         head.group(codes, g)
     }
-}
-
-/// The scales of the first and the last 16 codes of group `g`.
-#[inline(always)]
-fn scale_pair<T: Copy + Into<i32>>(scales: [[T; 16]; 4], g: usize) -> [I32; 2] {
-    [lanes(scales.map(|row| row[2 * g])), lanes(scales.map(|row| row[2 * g + 1]))]
 }
 
 impl Unpack for blocks::Q6K {
@@ -108,18 +103,21 @@ impl Unpack for blocks::Q6K {
 
     #[inline(always)]
     fn head(rows: [&Self; 4]) -> F32 {
-        halves(rows.map(|row| row.d))
+        halves(four!(|R| rows[R].d))
     }
 
     #[inline(always)]
     fn unpack(rows: [&Self; 4], d: &F32, g: usize) -> Group {
         let (half, part) = (g / 4, g % 4);
-        let codes = rows.map(|row| {
+        let codes = four!(|R| {
+            let row = rows[R];
             let low = field(load(&row.ql, half * 64 + part % 2 * 32), part / 2 * 4, 15);
             let top = field(load(&row.qh, half * 32), 2 * part, 3);
-            less(32, from_fn(|i| neon::or(low[i], neon::left::<4>(top[i]))))
+            let top = [neon::left::<4>(top[0]), neon::left::<4>(top[1])];
+            less(32, [neon::or(low[0], top[0]), neon::or(low[1], top[1])])
         });
-        let scale = scale_pair(rows.map(|row| row.scales.map(u8::cast_signed)), g);
+        let scale = |at: usize| lanes(four!(|R| rows[R].scales[at].cast_signed()));
+        let scale = [scale(2 * g), scale(2 * g + 1)];
         Group { codes, factors: Factors { d: *d, scale, ..Factors::zero() } }
     }
 }
@@ -131,15 +129,17 @@ impl Unpack for blocks::Q2K {
 
     #[inline(always)]
     fn head(rows: [&Self; 4]) -> (F32, F32) {
-        let dmin = halves(rows.map(|row| row.dmin));
-        (halves(rows.map(|row| row.d)), neon::negate(dmin))
+        let dmin = halves(four!(|R| rows[R].dmin));
+        (halves(four!(|R| rows[R].d)), neon::negate(dmin))
     }
 
     #[inline(always)]
     fn unpack(rows: [&Self; 4], &(d, second): &(F32, F32), g: usize) -> Group {
-        let codes = rows.map(|row| less(0, field(load(&row.qs, g / 4 * 32), g % 4 * 2, 3)));
-        let scale = scale_pair(rows.map(|row| row.scales.map(|byte| byte & 15)), g);
-        let min_scale = scale_pair(rows.map(|row| row.scales.map(|byte| byte >> 4)), g);
+        let codes = four!(|R| less(0, field(load(&rows[R].qs, g / 4 * 32), g % 4 * 2, 3)));
+        let low = |at: usize| lanes(four!(|R| rows[R].scales[at] & 15));
+        let high = |at: usize| lanes(four!(|R| rows[R].scales[at] >> 4));
+        let scale = [low(2 * g), low(2 * g + 1)];
+        let min_scale = [high(2 * g), high(2 * g + 1)];
         Group { codes, factors: Factors { d, second, scale, min_scale } }
     }
 }
@@ -150,16 +150,17 @@ impl Unpack for blocks::Q3K {
 
     #[inline(always)]
     fn head(rows: [&Self; 4]) -> Self::Head {
-        (halves(rows.map(|row| row.d)), rows.map(|row| six_bit_scales(&row.scales)))
+        (halves(four!(|R| rows[R].d)), four!(|R| six_bit_scales(&rows[R].scales)))
     }
 
     #[inline(always)]
     fn unpack(rows: [&Self; 4], (d, scales): &Self::Head, g: usize) -> Group {
-        let codes = rows.map(|row| {
+        let codes = four!(|R| {
+            let row = rows[R];
             let low = field(load(&row.qs, g / 4 * 32), g % 4 * 2, 3);
             less(4, with_bit(low, &row.hmask, g, 4))
         });
-        let scale = scale_pair(*scales, g);
+        let scale = [lanes(four!(|R| scales[R][2 * g])), lanes(four!(|R| scales[R][2 * g + 1]))];
         Group { codes, factors: Factors { d: *d, scale, ..Factors::zero() } }
     }
 }

@@ -3,11 +3,9 @@
 mod k;
 mod plain;
 
-use std::array::from_fn;
-
 use crate::format::blocks;
 use crate::format::canonical::{Block32, Canonical};
-use crate::neon::{self, F32, I8, I32};
+use crate::neon::{self, F32, I8, I32, four};
 
 /// Which integer scales a format has.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -98,29 +96,31 @@ as_reference! {
 }
 
 fn reference_group<B: Canonical>(rows: [&B; 4], g: usize) -> Group {
-    let rows: [Block32; 4] = rows.map(|row| row.group(g));
-    let codes = from_fn(|row| {
-        let (parts, _) = rows[row].codes.as_chunks();
+    let rows: [Block32; 4] = four!(|R| rows[R].group(g));
+    let codes = four!(|R| {
+        let (parts, _) = rows[R].codes.as_chunks();
         [neon::load_signed(&parts[0]), neon::load_signed(&parts[1])]
     });
-    let second = rows.map(|row| if B::SPLIT { row.d_high } else { row.min });
+    let second = four!(|R| if B::SPLIT { rows[R].d_high } else { rows[R].min });
+    let scale = |half: usize| lanes(four!(|R| rows[R].scale[half]));
+    let min_scale = |half: usize| lanes(four!(|R| rows[R].min_scale[half]));
     let factors = Factors {
-        d: neon::load(&rows.map(|row| row.d)),
+        d: neon::load(&four!(|R| rows[R].d)),
         second: neon::load(&second),
-        scale: from_fn(|half| lanes(rows.map(|row| row.scale[half]))),
-        min_scale: from_fn(|half| lanes(rows.map(|row| row.min_scale[half]))),
+        scale: [scale(0), scale(1)],
+        min_scale: [min_scale(0), min_scale(1)],
     };
     Group { codes, factors }
 }
 
 /// A number of each row.
 #[inline(always)]
-fn lanes<T: Into<i32>>(rows: [T; 4]) -> I32 {
-    neon::load_words(&rows.map(Into::into))
+fn lanes<T: Copy + Into<i32>>(rows: [T; 4]) -> I32 {
+    neon::load_words(&four!(|R| rows[R].into()))
 }
 
 /// A half-precision number of each row.
 #[inline(always)]
 fn halves(rows: [[u8; 2]; 4]) -> F32 {
-    neon::halves(rows.map(u16::from_le_bytes))
+    neon::halves(&rows)
 }

@@ -2,7 +2,7 @@
 
 use super::{Factors, Group, Scales, Unpack, halves, lanes};
 use crate::format::{blocks, quants};
-use crate::neon::{self, I8, U8};
+use crate::neon::{self, I8, U8, four};
 
 /// Implements [`Unpack`] for a block of 32 weights without integer scales: the codes of a row, and the factors of
 /// four.
@@ -15,7 +15,11 @@ macro_rules! plain {
             fn head(_: [&Self; 4]) {}
             #[inline(always)]
             fn unpack($rows: [&Self; 4], (): &(), _: usize) -> Group {
-                Group { codes: $rows.map(|$row| $codes), factors: $factors }
+                let codes = four!(|R| {
+                    let $row = $rows[R];
+                    $codes
+                });
+                Group { codes, factors: $factors }
             }
         }
     };
@@ -31,19 +35,19 @@ fn with_min(d: [[u8; 2]; 4], min: [[u8; 2]; 4]) -> Factors {
     Factors { second: halves(min), ..scaled(d) }
 }
 
-plain! { Q4_0 |row| less(8, nibbles(&row.qs)), |rows| scaled(rows.map(|row| row.d)) }
+plain! { Q4_0 |row| less(8, nibbles(&row.qs)), |rows| scaled(four!(|R| rows[R].d)) }
 plain! { Q4_1 |row| less(0, nibbles(&row.qs)),
-|rows| with_min(rows.map(|row| row.d), rows.map(|row| row.m)) }
-plain! { Q5_0 |row| less(16, five_bits(&row.qs, row.qh)), |rows| scaled(rows.map(|row| row.d)) }
+|rows| with_min(four!(|R| rows[R].d), four!(|R| rows[R].m)) }
+plain! { Q5_0 |row| less(16, five_bits(&row.qs, row.qh)), |rows| scaled(four!(|R| rows[R].d)) }
 plain! { Q5_1 |row| less(0, five_bits(&row.qs, row.qh)),
-|rows| with_min(rows.map(|row| row.d), rows.map(|row| row.m)) }
+|rows| with_min(four!(|R| rows[R].d), four!(|R| rows[R].m)) }
 plain! { Q8_0 |row| {
     let (parts, _) = row.qs.as_chunks();
     [neon::signed(neon::load_bytes(&parts[0])), neon::signed(neon::load_bytes(&parts[1]))]
-}, |rows| scaled(rows.map(|row| row.d)) }
-plain! { IQ4NL |row| of_table(&blocks::IQ4_VALUES, &row.qs), |rows| scaled(rows.map(|row| row.d)) }
+}, |rows| scaled(four!(|R| rows[R].d)) }
+plain! { IQ4NL |row| of_table(&blocks::IQ4_VALUES, &row.qs), |rows| scaled(four!(|R| rows[R].d)) }
 plain! { MXFP4 |row| of_table(&blocks::FP4_VALUES, &row.qs),
-|rows| Factors { d: neon::load(&rows.map(|row| blocks::e8m0_half(row.e))), ..Factors::zero() } }
+|rows| Factors { d: neon::load(&four!(|R| blocks::e8m0_half(rows[R].e))), ..Factors::zero() } }
 
 impl Unpack for blocks::IQ4XS {
     const SCALES: Scales = Scales::Per32;
@@ -51,13 +55,13 @@ impl Unpack for blocks::IQ4XS {
 
     #[inline(always)]
     fn head(rows: [&Self; 4]) -> neon::F32 {
-        halves(rows.map(|row| row.d))
+        halves(four!(|R| rows[R].d))
     }
 
     #[inline(always)]
     fn unpack(rows: [&Self; 4], d: &neon::F32, g: usize) -> Group {
-        let codes = rows.map(|row| of_table(&blocks::IQ4_VALUES, &row.qs.as_chunks().0[g]));
-        let scale = [lanes(rows.map(|row| quants::iq4xs_scale(row, g))); 2];
+        let codes = four!(|R| of_table(&blocks::IQ4_VALUES, &rows[R].qs.as_chunks().0[g]));
+        let scale = [lanes(four!(|R| quants::iq4xs_scale(rows[R], g))); 2];
         Group { codes, factors: Factors { d: *d, scale, ..Factors::zero() } }
     }
 }
@@ -76,8 +80,8 @@ fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [U8; 2] {
     let low = nibbles(qs);
     let bits = neon::load_bytes(&BITS);
     let fifth = |at: usize| {
-        let spread = std::array::from_fn(|i| qh[at + i / 8]);
-        neon::and(neon::test(neon::load_bytes(&spread), bits), neon::bytes(16))
+        let spread = neon::eight_each(qh[at], qh[at + 1]);
+        neon::and(neon::test(spread, bits), neon::bytes(16))
     };
     [neon::or(low[0], fifth(0)), neon::or(low[1], fifth(2))]
 }
@@ -85,11 +89,16 @@ fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [U8; 2] {
 /// Codes less their offset.
 #[inline(always)]
 pub(super) fn less(offset: i8, codes: [U8; 2]) -> [I8; 2] {
-    codes.map(|codes| neon::sub_bytes(neon::signed(codes), neon::signed_bytes(offset)))
+    let offset = neon::signed_bytes(offset);
+    [
+        neon::sub_bytes(neon::signed(codes[0]), offset),
+        neon::sub_bytes(neon::signed(codes[1]), offset),
+    ]
 }
 
 #[inline(always)]
 fn of_table(table: &[i8; 16], qs: &[u8; 16]) -> [I8; 2] {
     let table = neon::load_signed(table);
-    nibbles(qs).map(|codes| neon::look_up(table, codes))
+    let [low, high] = nibbles(qs);
+    [neon::look_up(table, low), neon::look_up(table, high)]
 }
