@@ -66,6 +66,9 @@ safe! {
     signed_bytes(byte: i8) -> I8 = vdupq_n_s8;
     /// The bytes of four words.
     of_words(a: I32) -> I8 = vreinterpretq_s8_s32;
+    unsigned(a: I8) -> U8 = vreinterpretq_u8_s8;
+    invert(a: U8) -> U8 = vmvnq_u8;
+    differ(a: I8, b: I8) -> I8 = veorq_s8;
     signed(a: U8) -> I8 = vreinterpretq_s8_u8;
     sub_bytes(a: I8, b: I8) -> I8 = vsubq_s8;
     /// Byte `i` of the result is that byte of the table which byte `i` of `index` (below 16) names.
@@ -133,6 +136,27 @@ safe! {
 #[inline(always)]
 pub(crate) fn eight_each(low: u8, high: u8) -> U8 {
     join_bytes(half_bytes(low), half_bytes(high))
+}
+
+/// All bits of byte `i` set where bit `i` is, of one byte and then of the other.
+#[inline(always)]
+pub(crate) fn spread_bits(low: u8, high: u8) -> U8 {
+    const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
+    test(eight_each(low, high), load_bytes(&BITS))
+}
+
+/// Minus the byte where all bits of the mask are set, the byte where none is.
+#[inline(always)]
+pub(crate) fn negate_where(mask: U8, bytes: I8) -> I8 {
+    let mask = signed(mask);
+    sub_bytes(differ(bytes, mask), mask)
+}
+
+/// The bytes of two long words.
+#[inline(always)]
+pub(crate) fn of_long_words(words: &[i64; 2]) -> I8 {
+    // SAFETY: the array is 16 readable bytes; NEON as above.
+    of_pairs(unsafe { vld1q_s64(words.as_ptr()) })
 }
 
 /// Each byte shifted left.

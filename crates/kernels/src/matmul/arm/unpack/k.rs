@@ -36,14 +36,14 @@ impl SixBitPairs {
 
 /// Two vectors of 32 bytes.
 #[inline(always)]
-fn load(bytes: &[u8], at: usize) -> [U8; 2] {
+pub(super) fn load(bytes: &[u8], at: usize) -> [U8; 2] {
     let (parts, _) = bytes[at..at + 32].as_chunks();
     [neon::load_bytes(&parts[0]), neon::load_bytes(&parts[1])]
 }
 
 /// Bits `shift` and up of each byte, as many as `mask` has.
 #[inline(always)]
-fn field(bytes: [U8; 2], shift: usize, mask: u8) -> [U8; 2] {
+pub(super) fn field(bytes: [U8; 2], shift: usize, mask: u8) -> [U8; 2] {
     let (right, mask) = (-(shift as i8), neon::bytes(mask));
     [neon::and(neon::shift(bytes[0], right), mask), neon::and(neon::shift(bytes[1], right), mask)]
 }

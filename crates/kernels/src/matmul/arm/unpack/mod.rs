@@ -1,5 +1,6 @@
 //! From the blocks of four rows in the file's layout to codes and factors.
 
+mod codebooks;
 mod k;
 mod plain;
 
@@ -81,17 +82,7 @@ macro_rules! as_reference {
 }
 
 as_reference! {
-    NVFP4 None,
-    IQ2XXS Per32,
-    IQ2XS Per16,
-    IQ2S Per16,
-    IQ3XXS Per32,
-    IQ3S Per32,
-    IQ1S Per32,
-    IQ1M Per16,
     TQ1_0 None,
-    TQ2_0 None,
-    Q1_0 None,
     Q2_0 None,
 }
 

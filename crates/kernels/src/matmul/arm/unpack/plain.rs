@@ -76,14 +76,12 @@ fn nibbles(qs: &[u8; 16]) -> [U8; 2] {
 /// The same with bit `i` of `qh` as the fifth bit of code `i`.
 #[inline(always)]
 fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [U8; 2] {
-    const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
     let low = nibbles(qs);
-    let bits = neon::load_bytes(&BITS);
-    let fifth = |at: usize| {
-        let spread = neon::eight_each(qh[at], qh[at + 1]);
-        neon::and(neon::test(spread, bits), neon::bytes(16))
-    };
-    [neon::or(low[0], fifth(0)), neon::or(low[1], fifth(2))]
+    let bit = neon::bytes(16);
+    [
+        neon::or(low[0], neon::and(neon::spread_bits(qh[0], qh[1]), bit)),
+        neon::or(low[1], neon::and(neon::spread_bits(qh[2], qh[3]), bit)),
+    ]
 }
 
 /// Codes less their offset.
