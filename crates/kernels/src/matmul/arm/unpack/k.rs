@@ -59,43 +59,36 @@ fn with_bit(low: [U8; 2], high: &[u8; 32], g: usize, value: u8) -> [U8; 2] {
     ]
 }
 
-impl Unpack for blocks::Q4K {
-    const SCALES: Scales = Scales::Per32;
-    type Head = SixBitPairs;
+/// Implements [`Unpack`] for a block with [`SixBitPairs`]: the codes of group `g` of a row.
+macro_rules! six_bit_pairs {
+    ($block:ident |$row:ident, $g:ident| $codes:expr) => {
+        impl Unpack for blocks::$block {
+            const SCALES: Scales = Scales::Per32;
+            type Head = SixBitPairs;
 
-    #[inline(always)]
-    fn head(rows: [&Self; 4]) -> SixBitPairs {
-        let scales = four!(|R| &rows[R].scales);
-        six_bit_head(four!(|R| rows[R].d), four!(|R| rows[R].dmin), scales)
-    }
+            #[inline(always)]
+            fn head(rows: [&Self; 4]) -> SixBitPairs {
+                let scales = four!(|R| &rows[R].scales);
+                six_bit_head(four!(|R| rows[R].d), four!(|R| rows[R].dmin), scales)
+            }
 
-    #[inline(always)]
-    fn unpack(rows: [&Self; 4], head: &SixBitPairs, g: usize) -> Group {
-        let codes = four!(|R| less(0, field(load(&rows[R].qs, g / 2 * 32), g % 2 * 4, 15)));
-        head.group(codes, g)
-    }
+            #[inline(always)]
+            fn unpack(rows: [&Self; 4], head: &SixBitPairs, $g: usize) -> Group {
+                let codes = four!(|R| {
+                    let $row = rows[R];
+                    less(0, $codes)
+                });
+                head.group(codes, $g)
+            }
+        }
+    };
 }
 
-impl Unpack for blocks::Q5K {
-    const SCALES: Scales = Scales::Per32;
-    type Head = SixBitPairs;
-
-    #[inline(always)]
-    fn head(rows: [&Self; 4]) -> SixBitPairs {
-        let scales = four!(|R| &rows[R].scales);
-        six_bit_head(four!(|R| rows[R].d), four!(|R| rows[R].dmin), scales)
-    }
-
-    #[inline(always)]
-    fn unpack(rows: [&Self; 4], head: &SixBitPairs, g: usize) -> Group {
-        let codes = four!(|R| {
-            let row = rows[R];
-            let low = field(load(&row.qs, g / 2 * 32), g % 2 * 4, 15);
-            less(0, with_bit(low, &row.qh, g, 16))
-        });
-        head.group(codes, g)
-    }
-}
+six_bit_pairs! { Q4K |row, g| field(load(&row.qs, g / 2 * 32), g % 2 * 4, 15) }
+six_bit_pairs! { Q5K |row, g| {
+    let low = field(load(&row.qs, g / 2 * 32), g % 2 * 4, 15);
+    with_bit(low, &row.qh, g, 16)
+} }
 
 impl Unpack for blocks::Q6K {
     const SCALES: Scales = Scales::Per16;
