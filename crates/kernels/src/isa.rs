@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use: decided once, here and nowhere else.
 //!
-//! A value of a token type ([`Avx2`], [`AvxVnni`], [`Avx512`], [`Avx512Vbmi`], `Neon`) proves that this CPU has the
+//! A value of a token type ([`Avx2`], [`AvxVnni`], [`Avx512`], [`Avx512Vbmi`], `Neon`, `NeonDot`, `NeonI8mm`) proves that this CPU has the
 //! instruction set: the field is private and only this file makes one, after asking the CPU.
 //! Kernels take the token, and the step from token to `#[target_feature]` function is the only
 //! thing that needs `unsafe`.
@@ -12,6 +12,10 @@ use std::sync::OnceLock;
 
 /// The environment variable that forces an instruction set by its [`Isa::name`].
 pub const ISA_VARIABLE: &str = "LOWTIDE_ISA";
+
+/// Every [`Isa::name`], whatever this CPU has.
+const NAMES: [&str; 8] =
+    ["scalar", "avx2", "avxvnni", "avx512", "avx512vbmi", "neon", "neon-dot", "neon-i8mm"];
 
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
@@ -76,6 +80,29 @@ pub struct Neon {
     _private: (),
 }
 
+/// Proof that this CPU has NEON with the dot product instructions (`FEAT_DotProd`).
+#[cfg(target_arch = "aarch64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct NeonDot {
+    _private: (),
+}
+
+/// Proof that this CPU has NEON with 8-bit matrix products (`FEAT_I8MM`), and everything of [`NeonDot`].
+#[cfg(target_arch = "aarch64")]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct NeonI8mm {
+    _private: (),
+}
+
+#[cfg(target_arch = "aarch64")]
+impl NeonI8mm {
+    /// The smaller proof that this one contains.
+    #[must_use]
+    pub fn neon_dot(self) -> NeonDot {
+        NeonDot { _private: () }
+    }
+}
+
 /// An instruction set that this CPU has.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Isa {
@@ -96,6 +123,12 @@ pub enum Isa {
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    /// NEON + dot product.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(NeonDot),
+    /// NEON + dot product + i8mm.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(NeonI8mm),
 }
 
 /// What is wrong with the value of `LOWTIDE_ISA`.
@@ -103,7 +136,8 @@ pub enum Isa {
 pub enum IsaError {
     /// The name is none of those this program knows.
     #[error(
-        "{ISA_VARIABLE}={name:?} is no instruction set (known: scalar, avx2, avxvnni, avx512, avx512vbmi, neon); this CPU has: {available}"
+        "{ISA_VARIABLE}={name:?} is no instruction set (known: {}); this CPU has: {available}",
+        NAMES.join(", ")
     )]
     Unknown {
         /// The value as given.
@@ -159,11 +193,10 @@ impl Isa {
         let names: Vec<&str> = all.iter().map(|isa| isa.name()).collect();
         let available = names.join(", ");
         let name = name.to_owned();
-        match name.as_str() {
-            "scalar" | "avx2" | "avxvnni" | "avx512" | "avx512vbmi" | "neon" => {
-                Err(IsaError::Unavailable { name, available })
-            }
-            _ => Err(IsaError::Unknown { name, available }),
+        if NAMES.contains(&name.as_str()) {
+            Err(IsaError::Unavailable { name, available })
+        } else {
+            Err(IsaError::Unknown { name, available })
         }
     }
 
@@ -180,11 +213,15 @@ impl Isa {
             all.extend(detect_avx512vbmi().map(Isa::Avx512Vbmi));
         }
         #[cfg(target_arch = "aarch64")]
-        all.extend(detect_neon().map(Isa::Neon));
+        {
+            all.extend(detect_neon().map(Isa::Neon));
+            all.extend(detect_neon_dot().map(Isa::NeonDot));
+            all.extend(detect_neon_i8mm().map(Isa::NeonI8mm));
+        }
         all
     }
 
-    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vbmi` or `neon`.
+    /// `scalar`; `avx2`, `avxvnni`, `avx512` or `avx512vbmi`; `neon`, `neon-dot` or `neon-i8mm`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -199,6 +236,10 @@ impl Isa {
             Isa::Avx512Vbmi(_) => "avx512vbmi",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot(_) => "neon-dot",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => "neon-i8mm",
         }
     }
 }
@@ -243,6 +284,18 @@ fn detect_neon() -> Option<Neon> {
     std::arch::is_aarch64_feature_detected!("neon").then_some(Neon { _private: () })
 }
 
+#[cfg(target_arch = "aarch64")]
+fn detect_neon_dot() -> Option<NeonDot> {
+    detect_neon()?;
+    std::arch::is_aarch64_feature_detected!("dotprod").then_some(NeonDot { _private: () })
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect_neon_i8mm() -> Option<NeonI8mm> {
+    detect_neon_dot()?;
+    std::arch::is_aarch64_feature_detected!("i8mm").then_some(NeonI8mm { _private: () })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,9 +306,20 @@ mod tests {
         assert_eq!(all[0], Isa::Scalar);
         for isa in &all {
             assert_eq!(Isa::from_name(isa.name()), Ok(*isa));
+            assert!(NAMES.contains(&isa.name()), "{isa:?}");
         }
         assert_eq!(Isa::from_name(""), Ok(*all.last().unwrap()));
         assert!(all.contains(&Isa::detect()));
+    }
+
+    /// What an emulated CPU is asked for must be there, or its tests would pass by testing nothing.
+    #[test]
+    fn what_the_variable_names_is_available() {
+        let isa = Isa::from_env().unwrap();
+        assert_eq!(isa, Isa::detect());
+        if let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
+            assert_eq!(isa.name(), name);
+        }
     }
 
     #[test]
@@ -265,5 +329,6 @@ mod tests {
         assert!(error.to_string().contains("scalar"), "{error}");
         let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
         assert!(matches!(Isa::from_name(foreign), Err(IsaError::Unavailable { .. })));
+        assert!(error.to_string().contains("avx512vbmi, neon, neon-dot"), "{error}");
     }
 }

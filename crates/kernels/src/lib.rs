@@ -14,6 +14,8 @@ pub mod half;
 pub mod isa;
 pub mod math;
 pub mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod norm;
 pub mod pool;
 pub mod quantize;

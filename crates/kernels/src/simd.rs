@@ -3,7 +3,7 @@
 //! A kernel is a type that implements [`Kernel`]: its body is generic over [`Simd`] and is compiled
 //! once per instruction set. Because every operation here is exactly rounded (or exact) and works
 //! lane by lane, the body gives the same bits on all of them: 16 lanes are one register of
-//! AVX-512, two of AVX2, and an array in portable Rust. There is no second version of a formula
+//! AVX-512, two of AVX2, four of NEON, and an array in portable Rust. There is no second version of a formula
 //! that could differ.
 //!
 //! Bodies use loops, not closures: a closure does not inherit the instruction set of the function it
@@ -105,11 +105,13 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: the tokens in both prove avx512f, bw, vl, dq and avx2's set.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(_) | Isa::Avx512Vbmi(_) => unsafe { x86::call_avx512(kernel) },
-        // NEON belongs to the base of aarch64: the compiler uses it for the arrays by itself.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => call_scalar(kernel),
+        Isa::Neon(_) | Isa::NeonDot(_) | Isa::NeonI8mm(_) => neon::call(kernel),
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 /// The reference: arrays and `f32` operations.
 #[derive(Copy, Clone)]

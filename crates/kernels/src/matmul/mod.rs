@@ -17,7 +17,10 @@
 //! all columns pass over it, four codes of a column spread to all lanes at a time. Formats only differ in how
 //! they unpack. With one column (decoding) a tile would be used once: formats then go from memory through
 //! registers into the sums (`x86/direct`), with the same operations on floats in the same order.
+//! On Arm four rows go side by side, and with one column no format needs a tile (see `arm`).
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod float;
 mod job;
 mod scalar;
@@ -86,8 +89,13 @@ fn compute_rows(isa: Isa, job: RowJob<'_>, scratch: &mut ThreadScratch) {
             let avx2 = token.avx512().avx2();
             x86::rows(avx2, Beyond::Vbmi(token), job, &mut scratch.tile);
         }
-        // NEON kernels would go here; until they exist, Arm runs the reference.
-        _ => compute_rows_scalar(job),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(token) => arm::rows(token, job, &mut scratch.tile),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot(token) => arm::rows(token, job, &mut scratch.tile),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm(token) => arm::rows(token, job, &mut scratch.tile),
+        Isa::Scalar => compute_rows_scalar(job),
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Planned {
 pub(crate) struct ThreadScratch {
     #[cfg(target_arch = "x86_64")]
     pub(super) tile: super::x86::Tile,
+    #[cfg(target_arch = "aarch64")]
+    pub(super) tile: super::arm::Tile,
 }
 
 impl Scratch {
@@ -43,6 +45,8 @@ impl Scratch {
         let threads = (0..threads).map(|_| ThreadScratch {
             #[cfg(target_arch = "x86_64")]
             tile: super::x86::Tile::new(),
+            #[cfg(target_arch = "aarch64")]
+            tile: super::arm::Tile::new(),
         });
         Scratch { plan: Vec::with_capacity(JOBS_EXPECTED), threads: threads.collect() }
     }
@@ -52,6 +56,8 @@ impl Scratch {
         let tile = size_of::<ThreadScratch>();
         #[cfg(target_arch = "x86_64")]
         let tile = tile + super::x86::Tile::BYTES;
+        #[cfg(target_arch = "aarch64")]
+        let tile = tile + super::arm::Tile::BYTES;
         self.plan.capacity() * size_of::<Planned>() + self.threads.len() * tile
     }
 

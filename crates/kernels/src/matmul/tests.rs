@@ -181,6 +181,10 @@ kernel_suite!(avx512, Isa::Avx512(_));
 kernel_suite!(avx512vbmi, Isa::Avx512Vbmi(_));
 #[cfg(target_arch = "aarch64")]
 kernel_suite!(neon, Isa::Neon(_));
+#[cfg(target_arch = "aarch64")]
+kernel_suite!(neon_dot, Isa::NeonDot(_));
+#[cfg(target_arch = "aarch64")]
+kernel_suite!(neon_i8mm, Isa::NeonI8mm(_));
 
 fn reference() -> Compute {
     Compute::new(Isa::Scalar, 1).unwrap()

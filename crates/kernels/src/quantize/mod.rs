@@ -13,6 +13,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use crate::compute::Compute;
 use crate::disjoint::Disjoint;
@@ -264,7 +266,9 @@ fn quantize(isa: Isa, x: &[f32], blocks: &mut [XBlock]) {
         Isa::Avx512(token) => avx2::quantize(token.avx2(), x, blocks),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vbmi(token) => avx2::quantize(token.avx512().avx2(), x, blocks),
-        _ => {
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) | Isa::NeonDot(_) | Isa::NeonI8mm(_) => neon::quantize(x, blocks),
+        Isa::Scalar => {
             for (x, block) in x.as_chunks().0.iter().zip(blocks) {
                 *block = quantize_block(x);
             }
