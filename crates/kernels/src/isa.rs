@@ -200,6 +200,30 @@ impl Isa {
         }
     }
 
+    /// The proof of AVX2 that this one contains, if it does.
+    #[cfg(target_arch = "x86_64")]
+    #[must_use]
+    pub fn avx2(self) -> Option<Avx2> {
+        match self {
+            Isa::Scalar => None,
+            Isa::Avx2(token) => Some(token),
+            Isa::AvxVnni(token) => Some(token.avx2()),
+            Isa::Avx512(token) => Some(token.avx2()),
+            Isa::Avx512Vbmi(token) => Some(token.avx512().avx2()),
+        }
+    }
+
+    /// The proof of AVX-512 that this one contains, if it does.
+    #[cfg(target_arch = "x86_64")]
+    #[must_use]
+    pub fn avx512(self) -> Option<Avx512> {
+        match self {
+            Isa::Avx512(token) => Some(token),
+            Isa::Avx512Vbmi(token) => Some(token.avx512()),
+            Isa::Scalar | Isa::Avx2(_) | Isa::AvxVnni(_) => None,
+        }
+    }
+
     /// Every instruction set of this CPU, the slowest ([`Isa::Scalar`]) first and the best last:
     /// what a test suite goes through.
     #[must_use]

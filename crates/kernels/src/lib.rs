@@ -5,6 +5,10 @@
 //! any number of threads, any tiling *and any instruction set*: the scalar reference is not close
 //! to the SIMD code, it is equal to it.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[macro_use]
+mod unrolled;
+
 pub mod attention;
 pub mod compute;
 mod disjoint;

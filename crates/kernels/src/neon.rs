@@ -10,29 +10,6 @@ use std::arch::asm;
 const _: () = assert!(cfg!(target_feature = "neon"), "this target's base has no NEON");
 const _: () = assert!(cfg!(target_endian = "little"), "bytes are loaded as they lie in files");
 
-/// `[f(0), .. f(3)]`, written out: closures given to `array::from_fn` or `map` are not reliably inlined where
-/// target features are involved, and then every vector goes through memory.
-macro_rules! four {
-    (|$i:ident| $value:expr) => {
-        $crate::neon::four!(@ $i, $value, 0 1 2 3)
-    };
-    (@ $i:ident, $value:expr, $($n:literal)+) => {
-        [$({
-            const $i: usize = $n;
-            $value
-        }),+]
-    };
-}
-pub(crate) use four;
-
-/// `[f(0), .. f(7)]`.
-macro_rules! eight {
-    (|$i:ident| $value:expr) => {
-        $crate::neon::four!(@ $i, $value, 0 1 2 3 4 5 6 7)
-    };
-}
-pub(crate) use eight;
-
 /// Sixteen signed bytes.
 pub(crate) type I8 = int8x16_t;
 /// Sixteen bytes.
@@ -155,8 +132,7 @@ pub(crate) fn negate_where(mask: U8, bytes: I8) -> I8 {
 /// The bytes of two long words.
 #[inline(always)]
 pub(crate) fn of_long_words(words: &[i64; 2]) -> I8 {
-    // SAFETY: the array is 16 readable bytes; NEON as above.
-    of_pairs(unsafe { vld1q_s64(words.as_ptr()) })
+    of_pairs(load_long_words(words))
 }
 
 /// Each byte shifted left.
@@ -188,28 +164,24 @@ pub(crate) fn left_words<const BITS: i32>(a: uint32x4_t) -> uint32x4_t {
     unsafe { vshlq_n_u32::<BITS>(a) }
 }
 
-#[inline(always)]
-pub(crate) fn load_bytes(from: &[u8; 16]) -> U8 {
-    // SAFETY: the array is 16 readable bytes; NEON as above.
-    unsafe { vld1q_u8(from.as_ptr()) }
+macro_rules! loads {
+    ($($name:ident($item:ty; $count:literal) -> $result:ty = $intrinsic:ident;)+) => {
+        $(
+            #[inline(always)]
+            pub(crate) fn $name(from: &[$item; $count]) -> $result {
+                // SAFETY: the array is 16 readable bytes; NEON as above.
+                unsafe { $intrinsic(from.as_ptr()) }
+            }
+        )+
+    };
 }
 
-#[inline(always)]
-pub(crate) fn load_signed(from: &[i8; 16]) -> I8 {
-    // SAFETY: as above.
-    unsafe { vld1q_s8(from.as_ptr()) }
-}
-
-#[inline(always)]
-pub(crate) fn load_words(from: &[i32; 4]) -> I32 {
-    // SAFETY: as above.
-    unsafe { vld1q_s32(from.as_ptr()) }
-}
-
-#[inline(always)]
-pub(crate) fn load(from: &[f32; 4]) -> F32 {
-    // SAFETY: as above.
-    unsafe { vld1q_f32(from.as_ptr()) }
+loads! {
+    load_bytes(u8; 16) -> U8 = vld1q_u8;
+    load_signed(i8; 16) -> I8 = vld1q_s8;
+    load_words(i32; 4) -> I32 = vld1q_s32;
+    load_long_words(i64; 2) -> int64x2_t = vld1q_s64;
+    load(f32; 4) -> F32 = vld1q_f32;
 }
 
 #[inline(always)]

@@ -46,6 +46,18 @@ pub enum Min {
     Scaled,
 }
 
+/// Which integer scales a format has: what step 1 of the sum multiplies with.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Scales {
+    /// None.
+    None,
+    /// One for 32 codes.
+    Per32,
+    /// One for 16 codes.
+    Per16,
+}
+
 /// A block struct whose weights have a canonical form.
 pub trait Canonical: blocks::Block {
     /// How many groups of 32 weights the block holds.

@@ -3,6 +3,38 @@
 use super::job::RowJob;
 use crate::quantize::LANES;
 
+/// A float format of weights, as loops that load some at a time see it.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) trait Stored {
+    /// The bytes of a weight.
+    type Bytes: Copy + 'static;
+    /// Zero.
+    const ZERO: Self::Bytes;
+    /// The bytes of a row as weights.
+    fn weights(row: &[u8]) -> &[Self::Bytes];
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! stored {
+    ($($name:ident $bytes:literal;)+) => {
+        $(
+            pub(super) struct $name;
+
+            impl Stored for $name {
+                type Bytes = [u8; $bytes];
+                const ZERO: [u8; $bytes] = [0; $bytes];
+
+                fn weights(row: &[u8]) -> &[[u8; $bytes]] {
+                    row.as_chunks().0
+                }
+            }
+        )+
+    };
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+stored! { Single 4; Half 2; Brain 2; }
+
 pub(super) fn rows<const N: usize>(mut job: RowJob<'_>, value: fn([u8; N]) -> f32) {
     for row in 0..job.rows.len() {
         let weights = job.row(row).as_chunks::<N>().0;

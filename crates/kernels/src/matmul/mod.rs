@@ -38,8 +38,6 @@ use crate::format::{Format, blocks, with_block};
 use crate::isa::Isa;
 use job::RowJob;
 use scratch::{ThreadScratch, find};
-#[cfg(target_arch = "x86_64")]
-use x86::Beyond;
 
 /// Computes all jobs, in parallel: one barrier at the end.
 ///
@@ -73,29 +71,18 @@ pub fn matmul(compute: &mut Compute, jobs: &mut [MatmulJob<'_>]) -> Result<(), M
 }
 
 fn compute_rows(isa: Isa, job: RowJob<'_>, scratch: &mut ThreadScratch) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = isa.avx2() {
+        return x86::rows(isa, avx2, job, &mut scratch.tile);
+    }
     match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(token) => x86::rows(token, Beyond::Nothing, job, &mut scratch.tile),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni(token) => {
-            x86::rows(token.avx2(), Beyond::Vnni(token), job, &mut scratch.tile);
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(token) => {
-            x86::rows(token.avx2(), Beyond::Avx512(token), job, &mut scratch.tile);
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vbmi(token) => {
-            let avx2 = token.avx512().avx2();
-            x86::rows(avx2, Beyond::Vbmi(token), job, &mut scratch.tile);
-        }
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(token) => arm::rows(token, job, &mut scratch.tile),
         #[cfg(target_arch = "aarch64")]
         Isa::NeonDot(token) => arm::rows(token, job, &mut scratch.tile),
         #[cfg(target_arch = "aarch64")]
         Isa::NeonI8mm(token) => arm::rows(token, job, &mut scratch.tile),
-        Isa::Scalar => compute_rows_scalar(job),
+        _ => compute_rows_scalar(job),
     }
 }
 

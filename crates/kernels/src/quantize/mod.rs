@@ -257,18 +257,14 @@ fn quantize_part(isa: Isa, x: &[f32], blocks: &Disjoint<'_, XBlock>, first: usiz
 }
 
 fn quantize(isa: Isa, x: &[f32], blocks: &mut [XBlock]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(token) = isa.avx2() {
+        return avx2::quantize(token, x, blocks);
+    }
     match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(token) => avx2::quantize(token, x, blocks),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni(token) => avx2::quantize(token.avx2(), x, blocks),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(token) => avx2::quantize(token.avx2(), x, blocks),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vbmi(token) => avx2::quantize(token.avx512().avx2(), x, blocks),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(_) | Isa::NeonDot(_) | Isa::NeonI8mm(_) => neon::quantize(x, blocks),
-        Isa::Scalar => {
+        _ => {
             for (x, block) in x.as_chunks().0.iter().zip(blocks) {
                 *block = quantize_block(x);
             }

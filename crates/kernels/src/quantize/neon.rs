@@ -1,7 +1,7 @@
 //! Quantisation with NEON: the same bits as the scalar code.
 
 use super::{BLOCK, XBlock, scales};
-use crate::neon::{self, eight};
+use crate::neon;
 
 pub(super) fn quantize(x: &[f32], blocks: &mut [XBlock]) {
     for (x, block) in x.as_chunks().0.iter().zip(blocks) {

@@ -1,7 +1,7 @@
 //! [`Simd`] with NEON: sixteen lanes are four registers.
 
 use super::{Array, Kernel, LANES, Simd};
-use crate::neon::{self, F32, four};
+use crate::neon::{self, F32};
 
 /// NEON belongs to the base of the target (see [`crate::neon`]), so the value proves nothing more.
 #[derive(Copy, Clone)]

@@ -159,10 +159,12 @@ impl ExpertCache {
             Admit::Pass => {
                 let most = PASSING_SLOTS.min(self.slots.len() as u32 / 4).max(1);
                 let may_grow = self.passing_count < most;
-                let more = |cache: &mut Self| free.or_else(|| cache.victim(unit, false));
-                free.filter(|&i| i < self.there as usize)
-                    .or_else(|| self.passed())
-                    .or_else(|| if may_grow { more(self) } else { None })
+                let at_once = free.filter(|&i| i < self.there as usize).or_else(|| self.passed());
+                if at_once.is_some() || !may_grow {
+                    at_once
+                } else {
+                    free.or_else(|| self.victim(unit, false))
+                }
             }
         }?;
         Some(self.give(slot, unit, admit))

@@ -162,7 +162,7 @@ impl LiveExperts {
             }
         }
         let share = self.cache.slot_count() / (self.traffic.len() as u32).max(1);
-        let mut room = share.min(self.cache.room_there()) as usize;
+        let mut room = if is_stream { share.min(self.cache.room_there()) as usize } else { 0 };
         for u in uses {
             let admit = if is_stream {
                 let better = |other: &&ExpertUse| (other.tokens, u.unit) > (u.tokens, other.unit);

@@ -2,65 +2,35 @@
 
 use std::array::from_fn;
 
+use crate::matmul::float::{Brain, Half, Single, Stored};
 use crate::matmul::job::RowJob;
 use crate::neon::{self, F32};
 use crate::quantize::LANES;
 
-/// A float format of weights.
-pub(super) trait Float {
-    /// The bytes of a weight.
-    type Bytes: Copy + 'static;
-    /// Zero.
-    const ZERO: Self::Bytes;
+/// A float format as 4 singles at a time.
+pub(super) trait Float: Stored {
     /// Four weights as singles.
     fn load(weights: &[Self::Bytes; 4]) -> F32;
-    /// The bytes of a row as weights.
-    fn weights(row: &[u8]) -> &[Self::Bytes];
 }
 
-pub(super) struct Single;
-pub(super) struct Half;
-pub(super) struct Brain;
-
 impl Float for Single {
-    type Bytes = [u8; 4];
-    const ZERO: [u8; 4] = [0; 4];
-
     #[inline(always)]
     fn load(weights: &[[u8; 4]; 4]) -> F32 {
         neon::singles(weights)
     }
-
-    fn weights(row: &[u8]) -> &[[u8; 4]] {
-        row.as_chunks().0
-    }
 }
 
 impl Float for Half {
-    type Bytes = [u8; 2];
-    const ZERO: [u8; 2] = [0; 2];
-
     #[inline(always)]
     fn load(weights: &[[u8; 2]; 4]) -> F32 {
         neon::halves(weights)
     }
-
-    fn weights(row: &[u8]) -> &[[u8; 2]] {
-        row.as_chunks().0
-    }
 }
 
 impl Float for Brain {
-    type Bytes = [u8; 2];
-    const ZERO: [u8; 2] = [0; 2];
-
     #[inline(always)]
     fn load(weights: &[[u8; 2]; 4]) -> F32 {
         neon::brains(weights)
-    }
-
-    fn weights(row: &[u8]) -> &[[u8; 2]] {
-        row.as_chunks().0
     }
 }
 

@@ -12,11 +12,12 @@ mod unpack;
 
 use std::array::from_fn;
 
+use super::float::{Brain, Half, Single};
 use super::job::RowJob;
 use crate::format::blocks::as_blocks;
 use crate::format::canonical::Min;
 use crate::format::{Format, with_block};
-use crate::neon::{self, F32, I8, I32, four};
+use crate::neon::{self, F32, I8, I32};
 use crate::quantize::XBlock;
 use dot::Dot;
 pub(in crate::matmul) use tile::Tile;
@@ -25,9 +26,9 @@ use unpack::{Factors, Scales, Unpack};
 /// Computes the rows.
 pub(super) fn rows<D: Dot>(dot: D, job: RowJob<'_>, tile: &mut Tile) {
     match job.format {
-        Format::F32 => float::rows::<float::Single>(job),
-        Format::F16 => float::rows::<float::Half>(job),
-        Format::BF16 => float::rows::<float::Brain>(job),
+        Format::F32 => float::rows::<Single>(job),
+        Format::F16 => float::rows::<Half>(job),
+        Format::BF16 => float::rows::<Brain>(job),
         format => with_block!(format, B => dot.rows::<B>(job, tile), float => {}),
     }
 }

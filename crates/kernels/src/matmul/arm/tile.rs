@@ -7,7 +7,7 @@ use super::step;
 use super::unpack::{Factors, Unpack};
 use crate::format::blocks::as_blocks;
 use crate::matmul::job::RowJob;
-use crate::neon::{self, F32, I8, four};
+use crate::neon::{self, F32, I8};
 use crate::quantize::XBlock;
 
 /// Rows of a tile: two vectors of four.

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::each_at;
 use super::tile::Block16;
-use super::unpack::{Class, Scales, Unpack};
+use super::unpack::{Class, Scales, Unpack, start};
 use crate::format::canonical::Min;
 use crate::isa::Avx512;
 use crate::matmul::job::RowJob;
@@ -198,15 +198,10 @@ fn dot<B: Unpack, const GROUPS: usize, const COLS: usize>(
     x: [&XBlock; COLS],
     quads: std::ops::Range<usize>,
 ) -> Sums<__m512i, GROUPS, COLS> {
-    // Signed codes become unsigned ones, 128 larger; what an offset adds is taken off first.
-    let signed = matches!(B::CLASS, Class::Signed);
-    let offset = if signed { 128 } else { i32::from(B::OFFSET) };
     let mut sums = [[_mm512_setzero_si512(); COLS]; GROUPS];
-    if offset != 0 {
+    if B::RAISE != 0 {
         for col in 0..COLS {
-            let low = if quads.start == 0 { i32::from(x[col].sums as i16) } else { 0 };
-            let high = if quads.end == 8 { x[col].sums >> 16 } else { 0 };
-            let start = _mm512_set1_epi32(-offset * (low + high));
+            let start = _mm512_set1_epi32(start::<B>(x[col], &quads));
             for group in 0..GROUPS {
                 sums[group][col] = start;
             }
@@ -216,7 +211,7 @@ fn dot<B: Unpack, const GROUPS: usize, const COLS: usize>(
         let mut codes = [_mm512_setzero_si512(); GROUPS];
         for group in 0..GROUPS {
             codes[group] = both_integers(w[group].codes[quad]);
-            if signed {
+            if matches!(B::CLASS, Class::Signed) {
                 codes[group] = _mm512_xor_si512(codes[group], _mm512_set1_epi8(-128));
             }
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::avx2::{Sums, add, add_minimum, passes};
 use super::tile::Block16;
-use super::unpack::{Class, Scales, Unpack};
+use super::unpack::{Class, Scales, Unpack, start};
 use super::{COLUMNS, Part, each_at};
 use crate::isa::AvxVnni;
 use crate::quantize::XBlock;
@@ -65,17 +65,12 @@ fn dot<B: Unpack, const SIDES: usize, const COLS: usize>(
     x: [&XBlock; COLS],
     quads: Range<usize>,
 ) -> Sums<__m256i, SIDES, COLS> {
-    // Signed codes become unsigned ones, 128 larger; what an offset adds is taken off first.
-    let signed = matches!(B::CLASS, Class::Signed);
-    let offset = if signed { 128 } else { i32::from(B::OFFSET) };
     let mut sums = [[_mm256_setzero_si256(); COLS]; SIDES];
-    if offset != 0 {
+    if B::RAISE != 0 {
         for col in 0..COLS {
-            let [low, high] = super::direct::without(offset, x[col]);
-            let part = |used, sum| if used { sum } else { 0 };
-            let start = part(quads.start == 0, low) + part(quads.end == 8, high);
+            let start = _mm256_set1_epi32(start::<B>(x[col], &quads));
             for side in 0..SIDES {
-                sums[side][col] = _mm256_set1_epi32(start);
+                sums[side][col] = start;
             }
         }
     }
@@ -83,7 +78,7 @@ fn dot<B: Unpack, const SIDES: usize, const COLS: usize>(
         let mut codes = [_mm256_setzero_si256(); SIDES];
         for side in 0..SIDES {
             codes[side] = w.codes[quad][side];
-            if signed {
+            if matches!(B::CLASS, Class::Signed) {
                 codes[side] = _mm256_xor_si256(codes[side], _mm256_set1_epi8(-128));
             }
         }

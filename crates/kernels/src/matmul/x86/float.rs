@@ -3,72 +3,42 @@
 use std::arch::x86_64::*;
 
 use super::tile::Next;
+use crate::matmul::float::{Brain, Half, Single, Stored};
 use crate::matmul::job::RowJob;
 use crate::quantize::LANES;
 
-/// A float format of weights.
-pub(super) trait Float {
-    /// The bytes of a weight.
-    type Bytes: Copy + 'static;
+/// A float format as 8 singles at a time.
+pub(super) trait Float: Stored {
     /// 8 weights as singles.
     ///
     /// # Safety
     /// The CPU has AVX2, FMA and F16C.
     unsafe fn load(weights: &[Self::Bytes; 8]) -> __m256;
-    /// The bytes of a row as weights.
-    fn weights(row: &[u8]) -> &[Self::Bytes];
-    /// Zero.
-    const ZERO: Self::Bytes;
 }
 
-pub(super) struct Single;
-pub(super) struct Half;
-pub(super) struct Brain;
-
 impl Float for Single {
-    type Bytes = [u8; 4];
-    const ZERO: [u8; 4] = [0; 4];
-
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load(weights: &[[u8; 4]; 8]) -> __m256 {
         // SAFETY: the array is 32 readable bytes; the load needs no alignment.
         unsafe { _mm256_loadu_ps(weights.as_ptr().cast()) }
     }
-
-    fn weights(row: &[u8]) -> &[[u8; 4]] {
-        row.as_chunks().0
-    }
 }
 
 impl Float for Half {
-    type Bytes = [u8; 2];
-    const ZERO: [u8; 2] = [0; 2];
-
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load(weights: &[[u8; 2]; 8]) -> __m256 {
         _mm256_cvtph_ps(load16(weights))
     }
-
-    fn weights(row: &[u8]) -> &[[u8; 2]] {
-        row.as_chunks().0
-    }
 }
 
 impl Float for Brain {
-    type Bytes = [u8; 2];
-    const ZERO: [u8; 2] = [0; 2];
-
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn load(weights: &[[u8; 2]; 8]) -> __m256 {
         let wide = _mm256_cvtepu16_epi32(load16(weights));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-    }
-
-    fn weights(row: &[u8]) -> &[[u8; 2]] {
-        row.as_chunks().0
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::float::{Brain, Float, Half, Single};
+use super::float::Float;
 use super::tile::Next;
 use crate::isa::Avx512;
+use crate::matmul::float::{Brain, Half, Single};
 use crate::matmul::job::RowJob;
 use crate::quantize::LANES;
 

@@ -16,10 +16,11 @@ mod unpack;
 
 use std::arch::x86_64::*;
 
+use super::float::{Brain, Half, Single};
 use super::job::RowJob;
 use crate::format::blocks::as_blocks;
 use crate::format::{Format, blocks, with_block};
-use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni};
+use crate::isa::{Avx2, Avx512, Isa};
 pub(in crate::matmul) use tile::Tile;
 use tile::{Block16, Next};
 use unpack::Unpack;
@@ -27,109 +28,89 @@ use unpack::Unpack;
 /// Columns that pass over a tile together.
 const COLUMNS: usize = 4;
 
-/// What is used beyond AVX2.
-#[derive(Copy, Clone)]
-pub(super) enum Beyond {
-    Nothing,
-    Vnni(AvxVnni),
-    Avx512(Avx512),
-    Vbmi(Avx512Vbmi),
-}
-
-impl Beyond {
-    fn avx512(self) -> Option<Avx512> {
-        match self {
-            Beyond::Avx512(token) => Some(token),
-            Beyond::Vbmi(token) => Some(token.avx512()),
-            Beyond::Nothing | Beyond::Vnni(_) => None,
-        }
-    }
-
-    /// For how many columns rows are unpacked again for each rather than once to a tile (bench `products`, columns `two` and
-    /// `four`). Two columns with 16 rows to a vector, weights in memory, two threads: 43 GB/s instead of 41 for `Q4_K`,
-    /// 45 instead of 36 for `IQ4_XS`; but 38 instead of 42 for `Q6_K`. With 8 rows most formats gain nothing.
-    fn direct_columns(self, format: Format) -> usize {
-        use Format::{IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, Q6_K, Q8_0};
-        match (self, format) {
-            (Beyond::Nothing | Beyond::Vnni(_), _) | (_, Q6_K | Q8_0) => 1,
-            // Entries of codebooks are looked up one at a time for a tile.
-            (Beyond::Vbmi(_), IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S) => 4,
-            (Beyond::Avx512(_) | Beyond::Vbmi(_), _) => 2,
-        }
+/// For how many columns rows are unpacked again for each rather than once to a tile (bench `products`, columns `two` and
+/// `four`). Two columns with 16 rows to a vector, weights in memory, two threads: 43 GB/s instead of 41 for `Q4_K`,
+/// 45 instead of 36 for `IQ4_XS`; but 38 instead of 42 for `Q6_K`. With 8 rows most formats gain nothing.
+fn direct_columns(isa: Isa, format: Format) -> usize {
+    use Format::{IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, Q6_K, Q8_0};
+    match (isa, format) {
+        (_, Q6_K | Q8_0) => 1,
+        // Entries of codebooks are looked up one at a time for a tile.
+        (Isa::Avx512Vbmi(_), IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S) => 4,
+        (Isa::Avx512(_) | Isa::Avx512Vbmi(_), _) => 2,
+        _ => 1,
     }
 }
 
 /// Computes the rows; with AVX-512 the columns pass over tiles of 16 rows at a time.
-pub(super) fn rows(avx2: Avx2, beyond: Beyond, job: RowJob<'_>, tile: &mut Tile) {
+pub(super) fn rows(isa: Isa, avx2: Avx2, job: RowJob<'_>, tile: &mut Tile) {
     // SAFETY: the token proves that the CPU has the instructions.
-    unsafe { rows_of_format(job, avx2, beyond, tile) }
+    unsafe { rows_of_format(job, isa, avx2, tile) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows_of_format(job: RowJob<'_>, avx2: Avx2, beyond: Beyond, tile: &mut Tile) {
-    match (job.format, beyond.avx512()) {
-        (Format::F32, Some(token)) => return float512::rows::<float::Single>(token, job),
-        (Format::F16, Some(token)) => return float512::rows::<float::Half>(token, job),
-        (Format::BF16, Some(token)) => return float512::rows::<float::Brain>(token, job),
+fn rows_of_format(job: RowJob<'_>, isa: Isa, avx2: Avx2, tile: &mut Tile) {
+    match (job.format, isa.avx512()) {
+        (Format::F32, Some(token)) => return float512::rows::<Single>(token, job),
+        (Format::F16, Some(token)) => return float512::rows::<Half>(token, job),
+        (Format::BF16, Some(token)) => return float512::rows::<Brain>(token, job),
         _ => {}
     }
     match job.format {
-        Format::F32 => float::rows::<float::Single>(job),
-        Format::F16 => float::rows::<float::Half>(job),
-        Format::BF16 => float::rows::<float::Brain>(job),
-        format => with_block!(format, B => block_rows::<B>(job, avx2, beyond, tile), float => {}),
+        Format::F32 => float::rows::<Single>(job),
+        Format::F16 => float::rows::<Half>(job),
+        Format::BF16 => float::rows::<Brain>(job),
+        format => with_block!(format, B => block_rows::<B>(job, isa, avx2, tile), float => {}),
     }
 }
 
 /// Computes the rows, from the first on, that need no tile; returns how many.
-fn direct_rows(job: &mut RowJob<'_>, avx2: Avx2, beyond: Beyond) -> usize {
+fn direct_rows(job: &mut RowJob<'_>, isa: Isa, avx2: Avx2) -> usize {
     match job.format {
-        Format::Q4_0 => direct::rows::<blocks::Q4_0>(avx2, beyond, job),
-        Format::Q4_1 => direct::rows::<blocks::Q4_1>(avx2, beyond, job),
-        Format::Q5_0 => direct::rows::<blocks::Q5_0>(avx2, beyond, job),
-        Format::Q5_1 => direct::rows::<blocks::Q5_1>(avx2, beyond, job),
-        Format::Q8_0 => direct::rows::<blocks::Q8_0>(avx2, beyond, job),
-        Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(avx2, beyond, job),
-        Format::MXFP4 => direct::rows::<blocks::MXFP4>(avx2, beyond, job),
-        Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(avx2, beyond, job),
-        Format::Q4_K => direct::rows::<blocks::Q4K>(avx2, beyond, job),
-        Format::Q5_K => direct::rows::<blocks::Q5K>(avx2, beyond, job),
-        Format::Q6_K => direct::rows::<blocks::Q6K>(avx2, beyond, job),
-        Format::IQ2_XXS => direct::rows::<blocks::IQ2XXS>(avx2, beyond, job),
-        Format::IQ2_XS => direct::rows::<blocks::IQ2XS>(avx2, beyond, job),
-        Format::IQ2_S => direct::rows::<blocks::IQ2S>(avx2, beyond, job),
-        Format::IQ3_XXS => direct::rows::<blocks::IQ3XXS>(avx2, beyond, job),
-        Format::IQ3_S => direct::rows::<blocks::IQ3S>(avx2, beyond, job),
-        Format::IQ1_S => direct::rows::<blocks::IQ1S>(avx2, beyond, job),
-        Format::IQ1_M => direct::rows::<blocks::IQ1M>(avx2, beyond, job),
-        Format::Q2_K => direct::rows::<blocks::Q2K>(avx2, beyond, job),
-        Format::Q3_K => direct::rows::<blocks::Q3K>(avx2, beyond, job),
-        Format::NVFP4 => direct::rows::<blocks::NVFP4>(avx2, beyond, job),
+        Format::Q4_0 => direct::rows::<blocks::Q4_0>(isa, avx2, job),
+        Format::Q4_1 => direct::rows::<blocks::Q4_1>(isa, avx2, job),
+        Format::Q5_0 => direct::rows::<blocks::Q5_0>(isa, avx2, job),
+        Format::Q5_1 => direct::rows::<blocks::Q5_1>(isa, avx2, job),
+        Format::Q8_0 => direct::rows::<blocks::Q8_0>(isa, avx2, job),
+        Format::IQ4_NL => direct::rows::<blocks::IQ4NL>(isa, avx2, job),
+        Format::MXFP4 => direct::rows::<blocks::MXFP4>(isa, avx2, job),
+        Format::IQ4_XS => direct::rows::<blocks::IQ4XS>(isa, avx2, job),
+        Format::Q4_K => direct::rows::<blocks::Q4K>(isa, avx2, job),
+        Format::Q5_K => direct::rows::<blocks::Q5K>(isa, avx2, job),
+        Format::Q6_K => direct::rows::<blocks::Q6K>(isa, avx2, job),
+        Format::IQ2_XXS => direct::rows::<blocks::IQ2XXS>(isa, avx2, job),
+        Format::IQ2_XS => direct::rows::<blocks::IQ2XS>(isa, avx2, job),
+        Format::IQ2_S => direct::rows::<blocks::IQ2S>(isa, avx2, job),
+        Format::IQ3_XXS => direct::rows::<blocks::IQ3XXS>(isa, avx2, job),
+        Format::IQ3_S => direct::rows::<blocks::IQ3S>(isa, avx2, job),
+        Format::IQ1_S => direct::rows::<blocks::IQ1S>(isa, avx2, job),
+        Format::IQ1_M => direct::rows::<blocks::IQ1M>(isa, avx2, job),
+        Format::Q2_K => direct::rows::<blocks::Q2K>(isa, avx2, job),
+        Format::Q3_K => direct::rows::<blocks::Q3K>(isa, avx2, job),
+        Format::NVFP4 => direct::rows::<blocks::NVFP4>(isa, avx2, job),
         // With 8 rows a tile, whose digits are found by comparing bytes, is a little faster.
-        Format::TQ1_0 if beyond.avx512().is_some() => {
-            direct::rows::<blocks::TQ1_0>(avx2, beyond, job)
-        }
-        Format::TQ2_0 => direct::rows::<blocks::TQ2_0>(avx2, beyond, job),
-        Format::Q1_0 => direct::rows::<blocks::Q1_0>(avx2, beyond, job),
-        Format::Q2_0 => direct::rows::<blocks::Q2_0>(avx2, beyond, job),
+        Format::TQ1_0 if isa.avx512().is_some() => direct::rows::<blocks::TQ1_0>(isa, avx2, job),
+        Format::TQ2_0 => direct::rows::<blocks::TQ2_0>(isa, avx2, job),
+        Format::Q1_0 => direct::rows::<blocks::Q1_0>(isa, avx2, job),
+        Format::Q2_0 => direct::rows::<blocks::Q2_0>(isa, avx2, job),
         _ => 0,
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn block_rows<B: Unpack>(mut job: RowJob<'_>, avx2: Avx2, beyond: Beyond, tile: &mut Tile) {
-    let direct = job.x.cols() <= beyond.direct_columns(job.format);
-    let done = if direct { direct_rows(&mut job, avx2, beyond) } else { 0 };
+fn block_rows<B: Unpack>(mut job: RowJob<'_>, isa: Isa, avx2: Avx2, tile: &mut Tile) {
+    let direct = job.x.cols() <= direct_columns(isa, job.format);
+    let done = if direct { direct_rows(&mut job, isa, avx2) } else { 0 };
     // Vectors of 16 rows pay if there are columns to share them.
-    let wide = beyond.avx512().filter(|_| job.x.cols() > 1);
+    let wide = isa.avx512().filter(|_| job.x.cols() > 1);
     let mut first = done;
     while first < job.rows.len() {
         let rows = job.rows.len() - first;
         first += match (rows, wide) {
             (32.., Some(token)) => wide_group::<B, 2>(&mut job, first, token, tile),
             (16.., Some(token)) => wide_group::<B, 1>(&mut job, first, token, tile),
-            (9.., _) => group::<B, 2>(&mut job, first, rows.min(16), beyond, tile),
-            _ => group::<B, 1>(&mut job, first, rows, beyond, tile),
+            (9.., _) => group::<B, 2>(&mut job, first, rows.min(16), isa, tile),
+            _ => group::<B, 1>(&mut job, first, rows, isa, tile),
         };
     }
 }
@@ -141,7 +122,7 @@ fn group<B: Unpack, const SIDES: usize>(
     job: &mut RowJob<'_>,
     first: usize,
     rows: usize,
-    beyond: Beyond,
+    isa: Isa,
     tile: &mut Tile,
 ) -> usize {
     let cols = job.x.cols();
@@ -162,8 +143,8 @@ fn group<B: Unpack, const SIDES: usize>(
         }
         let blocks = &tile.0[..(end - start) * B::GROUPS];
         let mut part = Part { blocks, job: &mut *job, first, rows, start: start * B::GROUPS };
-        match beyond {
-            Beyond::Vnni(token) => avxvnni::all_columns::<B, SIDES>(token, &mut part),
+        match isa {
+            Isa::AvxVnni(token) => avxvnni::all_columns::<B, SIDES>(token, &mut part),
             _ => avx2::all_columns::<B, SIDES>(&mut part),
         }
     }

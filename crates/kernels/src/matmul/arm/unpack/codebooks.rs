@@ -5,7 +5,7 @@ use super::plain::less;
 use super::{Factors, Group, Scales, Unpack, halves, lanes};
 use crate::format::blocks::{self, FP4_VALUES, ue4m3_half};
 use crate::format::quants::{self, signs_and_scale};
-use crate::neon::{self, F32, I8, four};
+use crate::neon::{self, F32, I8};
 
 /// Implements [`Unpack`] for a block with odd integer scales `2 s + 1`: what its float scale is multiplied with, where
 /// that is, and the codes of group `g` of a row with `s` of its halves.

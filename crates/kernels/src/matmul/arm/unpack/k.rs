@@ -3,7 +3,7 @@
 use super::plain::less;
 use super::{Factors, Group, Scales, Unpack, halves, lanes};
 use crate::format::blocks::{self, six_bit_pairs, six_bit_scales};
-use crate::neon::{self, F32, I8, I32, U8, eight, four};
+use crate::neon::{self, F32, I8, I32, U8};
 
 /// Of `Q4K` and `Q5K`.
 pub(crate) struct SixBitPairs {

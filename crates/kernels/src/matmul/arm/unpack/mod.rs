@@ -5,19 +5,9 @@ mod k;
 mod plain;
 
 use crate::format::blocks;
+pub(crate) use crate::format::canonical::Scales;
 use crate::format::canonical::{Block32, Canonical};
-use crate::neon::{self, F32, I8, I32, four};
-
-/// Which integer scales a format has.
-#[derive(Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Scales {
-    /// None.
-    None,
-    /// One for 32 codes.
-    Per32,
-    /// One for 16 codes.
-    Per16,
-}
+use crate::neon::{self, F32, I8, I32};
 
 /// 32 weights of each of four rows.
 pub(crate) struct Group {

@@ -2,7 +2,7 @@
 
 use super::{Factors, Group, Scales, Unpack, halves, lanes};
 use crate::format::{blocks, quants};
-use crate::neon::{self, I8, U8, four};
+use crate::neon::{self, I8, U8};
 
 /// Implements [`Unpack`] for a block of 32 weights without integer scales: the codes of a row, and the factors of
 /// four.

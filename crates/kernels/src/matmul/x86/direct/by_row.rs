@@ -5,7 +5,6 @@
 
 use std::arch::x86_64::*;
 
-use super::super::unpack::eight;
 use super::planes::Planes;
 use super::wide::Wide;
 use super::{Rows, without};

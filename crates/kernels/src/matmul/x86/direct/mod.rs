@@ -6,26 +6,12 @@
 //! column `ram`). Here the rows of a block change places with lanes in registers only. The
 //! operations on floats are those of the tiled code in the same order, so the bits are the same.
 
-use super::Beyond;
 use super::tile::Next;
 use crate::format::blocks::Block;
-use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni};
+use crate::isa::{Avx2, Avx512, Avx512Vbmi, AvxVnni, Isa};
 use crate::matmul::job::RowJob;
 use crate::quantize::XBlock;
 use wide::{Eight, Sixteen, Wide};
-
-/// `[f(0), .. f(3)]`, written out for the reason that [`super::unpack`]'s `eight!` is.
-macro_rules! four {
-    (|$i:ident| $value:expr) => {
-        four!(@ $i, $value, 0 1 2 3)
-    };
-    (@ $i:ident, $value:expr, $($n:literal)+) => {
-        [$({
-            const $i: usize = $n;
-            $value
-        }),+]
-    };
-}
 
 /// Implements [`Direct`] for a block struct: how many groups of 32 weights it holds, and how.
 macro_rules! direct {
@@ -78,16 +64,16 @@ pub(super) trait Direct: Block {
 }
 
 /// Computes as many rows as are whole vectors, and returns how many.
-pub(super) fn rows<B: Direct>(avx2: Avx2, beyond: Beyond, job: &mut RowJob<'_>) -> usize {
-    match beyond {
+pub(super) fn rows<B: Direct>(isa: Isa, avx2: Avx2, job: &mut RowJob<'_>) -> usize {
+    match isa {
         // SAFETY: the token proves that the CPU has the instructions.
-        Beyond::Avx512(token) => unsafe { rows_of_16::<B>(Sixteen::new(token, avx2), job) },
+        Isa::Avx512(token) => unsafe { rows_of_16::<B>(Sixteen::new(token, avx2), job) },
         // SAFETY: as above.
-        Beyond::Vbmi(token) => unsafe { rows_of_16_vbmi::<B>(Sixteen::new(token, avx2), job) },
+        Isa::Avx512Vbmi(token) => unsafe { rows_of_16_vbmi::<B>(Sixteen::new(token, avx2), job) },
         // SAFETY: as above.
-        Beyond::Vnni(token) => unsafe { rows_of_8_vnni::<B>(Eight(token), job) },
+        Isa::AvxVnni(token) => unsafe { rows_of_8_vnni::<B>(Eight(token), job) },
         // SAFETY: as above.
-        Beyond::Nothing => unsafe { rows_of_8::<B>(Eight(avx2), job) },
+        _ => unsafe { rows_of_8::<B>(Eight(avx2), job) },
     }
 }
 

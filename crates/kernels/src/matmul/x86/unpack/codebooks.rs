@@ -124,13 +124,7 @@ fn fours(entries: [i32; 8]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn with_signs<B: Unpack>(values: __m256i, signs: [u8; 4]) -> __m256i {
-    let signs = _mm256_set1_epi32(i32::from_le_bytes(signs));
-    // Byte i / 8, eight times; each with a bit of its own.
-    let spread =
-        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    let set = _mm256_and_si256(_mm256_shuffle_epi8(signs, spread), bits);
-    let minus = _mm256_cmpeq_epi8(set, bits);
+    let minus = spread_mask(i32::from_le_bytes(signs));
     // The minus of a mask that is -1 is the one that a complement lacks.
     let offset = _mm256_sub_epi8(_mm256_set1_epi8(B::OFFSET as i8), minus);
     _mm256_add_epi8(_mm256_xor_si256(values, minus), offset)

@@ -200,3 +200,15 @@ pub(super) fn look_up(table: &[i8; 16], bytes: __m256i) -> __m256i {
     let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
     _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), bytes)
 }
+
+/// All bits of byte `i` set where bit `i` is.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::matmul::x86) fn spread_mask(bits: i32) -> __m256i {
+    // Byte i / 8, eight times; each with a bit of its own.
+    let spread =
+        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let set = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread), own);
+    _mm256_cmpeq_epi8(set, own)
+}

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::super::without;
 use super::activations;
 use crate::isa::{Avx2, AvxVnni};
+use crate::matmul::x86::unpack::spread_mask;
 use crate::quantize::XBlock;
 
 /// The methods of [`super::Wide`] that multiply bytes, for 8 rows.
@@ -108,14 +109,7 @@ fn four_products(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) ->
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn negated(x: &XBlock, minus: u32) -> __m256i {
-    let signs = _mm256_set1_epi32(minus.cast_signed());
-    // Byte i / 8, eight times; each with a bit of its own.
-    let spread =
-        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    let set = _mm256_and_si256(_mm256_shuffle_epi8(signs, spread), bits);
-    let minus = _mm256_cmpeq_epi8(set, bits);
     // -1 negates, 1 does not: the mask is -1 or 0, with the lowest bit set it is -1 or 1.
-    let factors = _mm256_or_si256(minus, _mm256_set1_epi8(1));
+    let factors = _mm256_or_si256(spread_mask(minus.cast_signed()), _mm256_set1_epi8(1));
     _mm256_sign_epi8(activations(x), factors)
 }
