@@ -183,9 +183,11 @@ impl Driver {
                 self.fail(&x, issue, error);
             }
         }
-        // What was started goes to the kernel now, not when somebody waits.
+        // What was started goes to the kernel now, not when somebody waits. What comes back meanwhile
+        // counts as well: it may be what somebody would otherwise wait for in vain.
         while let Some(arrival) = self.poll_direct(&store.plan) {
             self.settle_direct(store, arrival);
+            progress = true;
         }
         self.count_busy();
         progress

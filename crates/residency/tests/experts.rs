@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::OpenOptions;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{KINDS, MIB, Model, byte_at, check};
 use lowtide_mapping::install_sigbus_guard;
@@ -104,6 +104,39 @@ fn every_backend_gives_the_files_bytes_in_any_budget() {
             assert_eq!(misses, total.expert_misses);
         }
     }
+}
+
+/// A read that came back while the store looked at what else there was to do was once taken without being
+/// noticed, and whoever waited for it was told that it would never come: once in some ten thousand reads.
+#[test]
+fn what_comes_back_between_two_looks_is_noticed() {
+    let model = Model::write("expert-looks", 24 * MIB);
+    let mut x = Extents::new();
+    x.push(SourceId(0), 0, 4096, Use::Tile).unwrap();
+    let slices =
+        |unit: u64| [0, 1, 2].map(|slice| (SourceId(0), (1 + unit * 3 + slice) * 4096, 4096));
+    let units: Vec<_> = (0..1900).map(|unit| x.push_unit(0, 2, slices(unit)).unwrap()).collect();
+    let input = |weights_budget_bytes| PlanInput {
+        weights_budget_bytes,
+        streaming: Streaming::Direct,
+        pinned_in: PinnedIn::Mapping,
+        ring: RingParams::default(),
+    };
+    let floor = Plan::new(x.clone(), input(1 << 40)).unwrap().sums.floor_bytes;
+    let plan = Plan::new(x, input(floor)).unwrap();
+    assert!((1..1000).contains(&plan.experts.slots), "{}", plan.experts.slots);
+    let store = Store::open(vec![model.source()], plan, StoreOptions::default()).unwrap();
+    store.begin_pass(|_| false).unwrap();
+    // Asks at any time around the return of a read, which takes some 50 to 150 us.
+    for i in 0..40_000 {
+        let unit = units[i % units.len()];
+        store.demand_experts(&[ExpertUse { unit, tokens: 1 }], false).unwrap();
+        let until = Instant::now() + Duration::from_nanos(i as u64 * 7919 % 150_000);
+        while Instant::now() < until {}
+        check_unit(&store, unit);
+    }
+    let pass = store.end_pass().unwrap();
+    assert!(pass.acquired == 40_000 && pass.expert_misses > 10_000, "{pass:?}");
 }
 
 #[test]
