@@ -80,14 +80,14 @@ impl MappedLane {
         let ready = Arc::new(Barrier::new(3));
         let (starter_ready, finisher_ready) = (Arc::clone(&ready), Arc::clone(&ready));
         spawn("lowtide-ahead", move || {
-            wait_once(&inbox, &starter_ready);
+            wait_before_use(&inbox, &starter_ready);
             starter.run(&inbox);
         })?;
         spawn("lowtide-pages", move || {
-            wait_once(&to_finish, &finisher_ready);
+            wait_before_use(&to_finish, &finisher_ready);
             finisher.run(&to_finish);
         })?;
-        wait_once(&done, &ready);
+        wait_before_use(&done, &ready);
         let droppable = match plan.input.streaming {
             Streaming::Mapped => droppable(plan),
             Streaming::Direct => Vec::new(),
@@ -166,9 +166,12 @@ impl Drop for MappedLane {
 }
 
 /// Waits at an empty channel, which has nothing for anybody before all three have done so: a thread's
-/// first wait allocates, and would otherwise do so at some time while tokens are made.
-fn wait_once<T>(channel: &Receiver<T>, all: &Barrier) {
-    let _ = channel.recv_timeout(Duration::from_millis(1));
+/// first wait allocates, and would otherwise do so at some time while tokens are made. Three times, as a thread
+/// that loses its processor for the whole millisecond comes back without having waited.
+fn wait_before_use<T>(channel: &Receiver<T>, all: &Barrier) {
+    for _ in 0..3 {
+        let _ = channel.recv_timeout(Duration::from_millis(1));
+    }
     all.wait();
 }
 
