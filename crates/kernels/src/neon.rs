@@ -64,6 +64,9 @@ safe! {
     /// To the nearest, ties to even.
     to_words(a: F32) -> I32 = vcvtnq_s32_f32;
 
+    /// The sum of the lanes.
+    sum_words(a: I32) -> i32 = vaddvq_s32;
+
     floats(x: f32) -> F32 = vdupq_n_f32;
     add(a: F32, b: F32) -> F32 = vaddq_f32;
     sub(a: F32, b: F32) -> F32 = vsubq_f32;
@@ -71,6 +74,8 @@ safe! {
     div(a: F32, b: F32) -> F32 = vdivq_f32;
     /// `sum + a * b`, rounded once.
     fma(sum: F32, a: F32, b: F32) -> F32 = vfmaq_f32;
+    /// The sum of the lanes, neighbours first.
+    sum(a: F32) -> f32 = vaddvq_f32;
     abs(a: F32) -> F32 = vabsq_f32;
     negate(a: F32) -> F32 = vnegq_f32;
     /// All bits set where `a > b`.

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, XBlock, scales};
+use super::{BLOCK, XBlock, best_scale, scales};
 use crate::isa::Avx2;
 
 pub(super) fn quantize(_: Avx2, x: &[f32], blocks: &mut [XBlock]) {
@@ -35,9 +35,24 @@ fn quantize_block(x: &[f32; BLOCK]) -> XBlock {
     };
     let inverse = _mm256_set1_ps(inverse);
     // The conversion rounds half to even, as `MXCSR` is never changed.
-    let codes = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
+    let y = x.map(|x| _mm256_mul_ps(x, inverse));
+    let codes = y.map(|y| _mm256_cvtps_epi32(y));
+    let mut dot = _mm256_setzero_ps();
+    for (y, codes) in y.into_iter().zip(codes) {
+        dot = _mm256_add_ps(dot, _mm256_mul_ps(y, _mm256_cvtepi32_ps(codes)));
+    }
+    let dot = _mm_add_ps(_mm256_castps256_ps128(dot), _mm256_extractf128_ps::<1>(dot));
+    let dot = _mm_add_ps(dot, _mm_movehdup_ps(dot));
+    let dot = _mm_cvtss_f32(_mm_add_ss(dot, _mm_movehl_ps(dot, dot)));
     // Packing works in 128-bit halves: the permutation puts the quads back in order.
     let words = [_mm256_packs_epi32(codes[0], codes[1]), _mm256_packs_epi32(codes[2], codes[3])];
+    let squares = words.map(|words| _mm256_madd_epi16(words, words));
+    let squares = _mm256_add_epi32(squares[0], squares[1]);
+    let squares =
+        _mm_add_epi32(_mm256_castsi256_si128(squares), _mm256_extracti128_si256::<1>(squares));
+    let squares = _mm_add_epi32(squares, _mm_shuffle_epi32::<0b01_00_11_10>(squares));
+    let squares = _mm_add_epi32(squares, _mm_shuffle_epi32::<0b10_11_00_01>(squares));
+    let d = best_scale(d, dot, _mm_cvtsi128_si32(squares));
     let bytes = _mm256_packs_epi16(words[0], words[1]);
     let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);

@@ -1,9 +1,13 @@
 //! Activations as matrix products take them: 8-bit codes with a scale per 32 values, or floats.
 //!
 //! A block of 32 values of one token becomes
-//! - `amax`, the largest magnitude; `d = amax / 127`; codes `round_half_even(x * (127 / amax))`,
-//!   which lie in -127..=127;
+//! - `amax`, the largest magnitude; codes `q = round_half_even(y)` of `y = x * (127 / amax)`, which lie in -127..=127;
+//! - the scale `d = amax / 127 * (y.q / q.q)`: of all scales the one that leaves the least squared error with these
+//!   codes. `amax / 127` itself leaves 1/32 more on the average, as one of 32 directions of the error is taken out;
 //! - the sums of the first and the last 16 codes, and `s = d * (sum of all codes)`.
+//!
+//! `y.q` is a sum of floats, so its order is part of the definition: eight lanes, lane `l` over `y[l + 8 i] * q[l + 8 i]`
+//! with `i` rising, products rounded; then lanes `l` and `l + 4`, and of those four the neighbours, twice.
 //!
 //! If `amax` is below 2^-119, the block counts as zero (127 / amax would overflow). If a value is
 //! infinite or no number, `d` is NaN and the codes are 0, so that every product with the block is NaN:
@@ -278,7 +282,25 @@ fn quantize_block(x: &[f32; BLOCK]) -> XBlock {
     let Some((d, inverse)) = scales(amax) else {
         return XBlock::new(f32::NAN, [0; BLOCK]);
     };
-    XBlock::new(d, x.map(|x| (x * inverse).round_ties_even() as i8))
+    let y = x.map(|x| x * inverse);
+    let codes = y.map(|y| y.round_ties_even() as i8);
+    let mut lanes = [0.0f32; 8];
+    for (y, codes) in y.as_chunks::<8>().0.iter().zip(codes.as_chunks::<8>().0) {
+        for ((lane, y), &code) in lanes.iter_mut().zip(y).zip(codes) {
+            *lane += y * f32::from(code);
+        }
+    }
+    let fours: [f32; 4] = std::array::from_fn(|l| lanes[l] + lanes[l + 4]);
+    let dot = (fours[0] + fours[1]) + (fours[2] + fours[3]);
+    let squares = codes.iter().map(|&c| i32::from(c) * i32::from(c)).sum();
+    XBlock::new(best_scale(d, dot, squares), codes)
+}
+
+/// The scale with the least squared error: `y . q` and `q . q` are of codes and of what they were rounded from, in units of `d`.
+#[inline]
+fn best_scale(d: f32, dot: f32, squares: i32) -> f32 {
+    // A block that counts as zero has no codes. The sum of squares is below 2^19, so it is exact.
+    if squares == 0 { d } else { d * (dot / squares as f32) }
 }
 
 /// `d` and `1 / d` for the bits of the largest magnitude; `None` if that is not finite.

@@ -52,10 +52,20 @@ fn scalar_follows_the_definition() {
             assert_eq!(block, XBlock { d: 0.0, ..XBlock::default() });
             continue;
         }
+        let step = f64::from(amax) / 127.0;
         for (x, code) in x.iter().zip(codes) {
-            let error = (f64::from(*x) - f64::from(block.d) * f64::from(code)).abs();
-            assert!(error <= 0.5001 * f64::from(block.d), "{x} became {code} * {}", block.d);
+            let error = (f64::from(*x) - step * f64::from(code)).abs();
+            assert!(error <= 0.5001 * step, "{x} became {code} * {step}");
         }
+        // No scale near the chosen one leaves less, as far as floats can tell it apart.
+        let left = |d: f64| -> f64 {
+            x.iter().zip(codes).map(|(x, code)| (f64::from(*x) - d * f64::from(code)).powi(2)).sum()
+        };
+        let d = f64::from(block.d);
+        let spacing = f64::from(f32::MIN_POSITIVE * f32::EPSILON).max(d * 1e-6);
+        let near = [step, d + spacing, d - spacing].map(left).into_iter().fold(f64::MAX, f64::min);
+        assert!(left(d) <= near + 1e-9 * f64::from(amax).powi(2), "{d} is not the best scale");
+        assert!((d / step - 1.0).abs() < 0.011 || amax < 1e-30, "{d} is far from {step}");
         assert!(codes.iter().any(|c| c.unsigned_abs() == 127) && !codes.contains(&-128));
         let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
         assert_eq!(i32::from(block.sums as i16), sum(&codes[..16]));
