@@ -140,6 +140,21 @@ const PSEUDO_FILE_SYSTEMS: [(i64, &str); 7] = [
 ];
 
 fn pseudo_file_system(file: &File) -> Result<Option<&'static str>, Error> {
+    let magic = file_system(file)?;
+    Ok(PSEUDO_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name))
+}
+
+/// Magic numbers of file systems behind a server, which may take any time: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS.
+const SERVED_FILE_SYSTEMS: [i64; 7] =
+    [0x6573_5546, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
+
+/// Whether a file's bytes come from a server; false where the system does not say.
+pub(crate) fn is_served(file: &File) -> bool {
+    file_system(file).is_ok_and(|magic| SERVED_FILE_SYSTEMS.contains(&magic))
+}
+
+/// The magic number of the file's file system.
+fn file_system(file: &File) -> Result<i64, Error> {
     // SAFETY: statfs is plain integers, for which zero is a value.
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open and `found` is a statfs to write to.
@@ -153,7 +168,7 @@ fn pseudo_file_system(file: &File) -> Result<Option<&'static str>, Error> {
         reason = "f_type is i64, i32 or u32 by platform"
     )]
     let magic = (found.f_type as i64) & 0xffff_ffff;
-    Ok(PSEUDO_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name))
+    Ok(magic)
 }
 
 fn open_error(path: &Path, source: io::Error) -> Error {

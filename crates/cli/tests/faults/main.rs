@@ -5,7 +5,7 @@
 mod common;
 mod failing_fs;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -106,6 +106,50 @@ fn failing_disk_is_an_error(model: impl Fn(&Folder) -> PathBuf) {
             let Some(fs) = FailingFs::mount(&file, &at) else { return Duration::ZERO };
             fails(&at.join(failing_fs::NAME), &options, || fs.fail())
         });
+    }
+}
+
+/// How long a read may take, and how long until the error is told.
+const READ_MAX: Duration = Duration::from_secs(30);
+const TOLD_MAX: Duration = Duration::from_secs(15);
+
+/// The error is told in time. The process then ends as soon as the kernel lets go of its reads.
+#[test]
+fn a_disk_that_stops_answering_is_an_error_in_time() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folders = [Folder::new(), Folder::new()];
+    let files = [model(&folders[0]), mixture(&folders[1])];
+    let mut runs = Vec::new();
+    for (folder, file) in folders.iter().zip(&files) {
+        for io in ["direct", "mapped"] {
+            let at = folder.join(io);
+            std::fs::create_dir_all(&at).unwrap();
+            let Some(fs) = FailingFs::mount(file, &at) else { return };
+            let options = ["--io", io, "--memory", STREAMED];
+            let mut child = begun(&at.join(failing_fs::NAME), &options);
+            fs.hang();
+            let begin = Instant::now();
+            let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let mut lines = lines.map_while(Result::ok);
+                let error = lines.find(|line| line.starts_with("error: "));
+                let _ = tell.send((error, begin.elapsed()));
+                lines.for_each(drop);
+            });
+            runs.push((child, fs, told, options));
+        }
+    }
+    for (mut child, fs, told, options) in runs {
+        let told = told.recv_timeout(READ_MAX + TOLD_MAX);
+        fs.fail();
+        let status = child.wait().unwrap();
+        println!("{options:?}: {told:?}, then {status}");
+        let (error, took) = told.expect("an error in time");
+        let error = error.unwrap_or_default();
+        assert!(error.contains("has not returned for 30"), "{options:?}: {error}");
+        assert!(took > READ_MAX - Duration::from_secs(1), "{options:?}: an error after {took:?}");
+        assert_eq!(status.code(), Some(1), "{options:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::engine::{Done, Piece};
 use crate::arena::Region;
+use crate::open::is_served;
 use crate::{Arena, DirectFile, Error};
 
 /// The largest buffer that can be registered as one.
@@ -17,7 +18,10 @@ const REGISTERED_BYTES_MAX: usize = 1 << 30;
 /// Rings with what is on its way through them.
 pub(super) struct Uring {
     ring: IoUring,
-    files: Vec<RawFd>,
+    /// Each file, and whether its reads go to the kernel's own threads at once. Where a server answers them
+    /// (FUSE and network file systems), the call that submits a read waits for the answer itself: one read
+    /// at a time, and no deadline would be kept.
+    files: Vec<(RawFd, squeue::Flags)>,
     /// The piece behind each `user_data`.
     table: Vec<Option<Piece>>,
     free: Vec<u32>,
@@ -44,7 +48,7 @@ impl Uring {
         try_out(&mut ring).map_err(refused)?;
         Ok(Self {
             ring,
-            files: files.iter().map(|file| file.file().as_raw_fd()).collect(),
+            files: files.iter().map(submission).collect(),
             table: vec![None; depth],
             free: (0..depth as u32).rev().collect(),
             unsubmitted: 0,
@@ -71,15 +75,17 @@ impl Uring {
     }
 
     fn entry(&self, piece: &Piece) -> squeue::Entry {
-        let fd = Fd(self.files[piece.file as usize]);
+        let (fd, flags) = self.files[piece.file as usize];
+        let fd = Fd(fd);
         // At most 1 GiB, by the front's check_options.
         let length = piece.length as u32;
-        match self.buffer_of(piece) {
+        let entry = match self.buffer_of(piece) {
             Some(buffer) => {
                 opcode::ReadFixed::new(fd, piece.into, length, buffer).offset(piece.offset).build()
             }
             None => opcode::Read::new(fd, piece.into, length).offset(piece.offset).build(),
-        }
+        };
+        entry.flags(flags)
     }
 
     /// The registered buffer that holds all of a piece's memory.
@@ -159,6 +165,15 @@ impl Uring {
         self.regions = regions;
         true
     }
+}
+
+/// A file's descriptor, and how its reads are submitted.
+fn submission(file: &DirectFile) -> (RawFd, squeue::Flags) {
+    let flags = match is_served(file.file()) {
+        true => squeue::Flags::ASYNC,
+        false => squeue::Flags::empty(),
+    };
+    (file.file().as_raw_fd(), flags)
 }
 
 /// One operation that does nothing: some sandboxes allow the set-up and refuse the use.
