@@ -162,11 +162,7 @@ impl Driver {
     /// Takes what has come back and starts what can be started; does not wait. True if there was
     /// anything.
     pub fn pump(&mut self, store: &Store) -> bool {
-        let mut progress = false;
-        while let Some(arrival) = self.poll_direct(&store.plan) {
-            self.settle_direct(store, arrival);
-            progress = true;
-        }
+        let mut progress = self.take_arrivals(store);
         while let Some(done) = self.mapped.as_mut().and_then(|m| m.poll().ok().flatten()) {
             self.settle_mapped(store, done);
             progress = true;
@@ -185,12 +181,19 @@ impl Driver {
         }
         // What was started goes to the kernel now, not when somebody waits. What comes back meanwhile
         // counts as well: it may be what somebody would otherwise wait for in vain.
-        while let Some(arrival) = self.poll_direct(&store.plan) {
-            self.settle_direct(store, arrival);
-            progress = true;
-        }
+        progress |= self.take_arrivals(store);
         self.count_busy();
         progress
+    }
+
+    /// Takes what the direct lane has read; true if there was anything.
+    fn take_arrivals(&mut self, store: &Store) -> bool {
+        let mut any = false;
+        while let Some(arrival) = self.poll_direct(&store.plan) {
+            self.settle_direct(store, arrival);
+            any = true;
+        }
+        any
     }
 
     /// If the kernel refuses io_uring's own call, there is nothing to take, and whoever waits next

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -20,34 +19,33 @@ const FILE: INodeNo = INodeNo(2);
 /// How long the kernel may remember attributes.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// Reads that wait for an answer.
-type Unanswered = Arc<Mutex<Vec<ReplyData>>>;
-
 /// What reads get.
-const BYTES: u8 = 0;
-const ERRORS: u8 = 1;
-const SILENCE: u8 = 2;
+#[derive(Default)]
+enum Answer {
+    #[default]
+    Bytes,
+    Error,
+    /// Nothing yet: these wait.
+    Silence(Vec<ReplyData>),
+}
 
 /// A mounted file system; gone when dropped.
 pub struct FailingFs {
-    state: Arc<AtomicU8>,
-    unanswered: Unanswered,
+    answer: Arc<Mutex<Answer>>,
     _session: BackgroundSession,
 }
 
 impl FailingFs {
     /// Mounts it; `None`, with a line that says so, where this machine does not let us.
     pub fn mount(file: &Path, at: &Path) -> Option<Self> {
-        let state = Arc::new(AtomicU8::new(BYTES));
+        let answer = Arc::<Mutex<Answer>>::default();
         let file = File::open(file).unwrap();
         let size = file.metadata().unwrap().len();
-        let unanswered = Unanswered::default();
-        let (for_reads, waiting) = (Arc::clone(&state), Arc::clone(&unanswered));
-        let fs = Fs { file, size, state: for_reads, unanswered: waiting };
+        let fs = Fs { file, size, answer: Arc::clone(&answer) };
         let mut config = Config::default();
         config.mount_options = vec![MountOption::RO, MountOption::FSName("failing".to_owned())];
         match fuser::spawn_mount(fs, at, &config) {
-            Ok(session) => Some(Self { state, unanswered, _session: session }),
+            Ok(session) => Some(Self { answer, _session: session }),
             Err(error) => {
                 println!("not run: FUSE cannot be mounted here: {error}");
                 None
@@ -57,23 +55,22 @@ impl FailingFs {
 
     /// From now on every read fails, those that wait included.
     pub fn fail(&self) {
-        self.state.store(ERRORS, Ordering::SeqCst);
-        for reply in self.unanswered.lock().unwrap().drain(..) {
-            reply.error(Errno::EIO);
+        let before = std::mem::replace(&mut *self.answer.lock().unwrap(), Answer::Error);
+        if let Answer::Silence(waiting) = before {
+            waiting.into_iter().for_each(|reply| reply.error(Errno::EIO));
         }
     }
 
     /// From now on no read is answered, until reads fail.
     pub fn hang(&self) {
-        self.state.store(SILENCE, Ordering::SeqCst);
+        *self.answer.lock().unwrap() = Answer::Silence(Vec::new());
     }
 }
 
 struct Fs {
     file: File,
     size: u64,
-    state: Arc<AtomicU8>,
-    unanswered: Unanswered,
+    answer: Arc<Mutex<Answer>>,
 }
 
 impl Fs {
@@ -123,17 +120,10 @@ impl Filesystem for Fs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.state.load(Ordering::SeqCst) {
-            BYTES => {}
-            SILENCE => {
-                let mut unanswered = self.unanswered.lock().unwrap();
-                // Asked under the lock, or a read could come to wait when all were let go.
-                if self.state.load(Ordering::SeqCst) == SILENCE {
-                    return unanswered.push(reply);
-                }
-                return reply.error(Errno::EIO);
-            }
-            _ => return reply.error(Errno::EIO),
+        match &mut *self.answer.lock().unwrap() {
+            Answer::Bytes => {}
+            Answer::Error => return reply.error(Errno::EIO),
+            Answer::Silence(waiting) => return waiting.push(reply),
         }
         let length = u64::from(size).min(self.size.saturating_sub(offset));
         let mut bytes = vec![0; usize::try_from(length).unwrap()];
