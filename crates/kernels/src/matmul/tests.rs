@@ -158,6 +158,11 @@ macro_rules! kernel_suite {
             }
 
             #[test]
+            fn the_largest_sums_fit() {
+                largest_sums(&mut computes(1));
+            }
+
+            #[test]
             fn threads_change_nothing() {
                 threaded(&mut computes(3));
             }
@@ -225,6 +230,54 @@ fn large_shapes(computes: &mut [Compute]) {
             }
         }
     }
+}
+
+/// Rows of the largest weights a format has, and activations as large as their scale allows, all products of a
+/// row with one sign: whatever is added in few bits must not overflow.
+fn largest_sums(computes: &mut [Compute]) {
+    for &format in Format::ALL {
+        let (rows, k) = (16, 512);
+        let heaviest = |byte: &u8| {
+            let size: f32 = filled(format, *byte, 1, k).1.iter().map(|w| w.abs()).sum();
+            (size * 1e6) as u64
+        };
+        let byte = (0..=255).max_by_key(heaviest).unwrap();
+        let (weights, values) = filled(format, byte, rows, k);
+        let sign = |w: &f32| if *w < 0.0 { -1.0 } else { 1.0 };
+        let along = values[..k].iter().map(sign);
+        let x = along.clone().chain(along.map(|x: f32| -x)).chain((0..2 * k).map(|i| {
+            // All of one sign.
+            if i < k { 1.0 } else { -1.0 }
+        }));
+        let mut case = Case { format, rows, k, cols: 4, weights, offset: 0, x: x.collect() };
+        for cols in [4, 1] {
+            case.cols = cols;
+            case.x.truncate(cols * k);
+            let expected = case.run(&mut reference());
+            for compute in &mut *computes {
+                case.assert_equal(compute.isa().name(), &expected, &case.run(compute));
+            }
+        }
+    }
+}
+
+/// Rows whose bytes are `byte` but for scales of 1, and their values.
+fn filled(format: Format, byte: u8, rows: usize, k: usize) -> (Vec<u8>, Vec<f32>) {
+    let mut bytes = vec![byte; rows * format.row_bytes(k).unwrap()];
+    for block in bytes.chunks_mut(format.block_bytes()) {
+        for &at in scale_offsets(format) {
+            block[at..at + 2].copy_from_slice(&f32_to_f16(1.0).to_le_bytes());
+        }
+        match format {
+            Format::MXFP4 => block[0] = 127,
+            Format::IQ1_M => block[55] = block[55] & 0xaf | 0x20,
+            _ => {}
+        }
+    }
+    let mut values = vec![0.0; rows * k];
+    dequantize(format, &bytes, &mut values).unwrap();
+    values.iter_mut().filter(|w| !w.is_finite()).for_each(|w| *w = 0.0);
+    (bytes, values)
 }
 
 fn threaded(computes: &mut [Compute]) {

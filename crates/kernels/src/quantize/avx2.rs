@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, XBlock, best_scale, scales};
+use super::{BLOCK, START, XBlock, best_scale, scales};
 use crate::isa::Avx2;
 
 pub(super) fn quantize(_: Avx2, x: &[f32], blocks: &mut [XBlock]) {
@@ -62,12 +62,17 @@ fn quantize_block(x: &[f32; BLOCK]) -> XBlock {
     let halves = _mm256_hadd_epi32(eights, eights);
     let low = _mm256_extract_epi32::<0>(halves);
     let high = _mm256_extract_epi32::<4>(halves);
+    let eights = _mm256_add_epi16(pairs, _mm256_shuffle_epi32::<0b10_11_00_01>(pairs));
+    let starts = _mm256_mullo_epi16(eights, _mm256_set1_epi16(-START));
+    let starts = _mm256_permutevar8x32_epi32(starts, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
     let mut block = XBlock {
         quads: [0; 8],
         d,
         s: d * (low + high) as f32,
         sums: (low & 0xffff) | (high << 16),
+        starts: [0; 4],
     };
+    store_half(&mut block.starts, _mm256_castsi256_si128(starts));
     store(&mut block.quads, bytes);
     block
 }
@@ -84,4 +89,11 @@ fn load(x: &[f32; 8]) -> __m256 {
 fn store(quads: &mut [i32; 8], bytes: __m256i) {
     // SAFETY: the array is 32 writable bytes; the store needs no alignment.
     unsafe { _mm256_storeu_si256(quads.as_mut_ptr().cast(), bytes) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_half(starts: &mut [i32; 4], words: __m128i) {
+    // SAFETY: the array is 16 writable bytes; the store needs no alignment.
+    unsafe { _mm_storeu_si128(starts.as_mut_ptr().cast(), words) }
 }

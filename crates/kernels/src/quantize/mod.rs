@@ -36,7 +36,7 @@ const AMAX_MIN: f32 = f32::from_bits((127 - 119) << 23);
 
 /// 32 quantised activations of one token.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
-#[repr(C, align(16))]
+#[repr(C, align(64))]
 pub(crate) struct XBlock {
     /// The codes, four to a word, the first in the lowest byte.
     pub(crate) quads: [i32; 8],
@@ -46,7 +46,13 @@ pub(crate) struct XBlock {
     pub(crate) s: f32,
     /// Sum of the first 16 codes (low half, signed) and of the last 16 (high half, signed).
     pub(crate) sums: i32,
+    /// `-START` times the sum of codes 0, 1, 4 and 5 of each eight (low half, as many bits of it as fit) and of codes
+    /// 2, 3, 6 and 7: what sums of products in 16 bits start with for weights that were made larger by `START`.
+    pub(crate) starts: [i32; 4],
 }
+
+/// See [`XBlock::starts`].
+pub(crate) const START: i16 = 64;
 
 impl XBlock {
     pub(crate) fn codes(&self) -> [i8; BLOCK] {
@@ -63,6 +69,12 @@ impl XBlock {
             d,
             s: d * (low + high) as f32,
             sums: (low & 0xffff) | (high << 16),
+            starts: std::array::from_fn(|i| {
+                let start = |j: usize| {
+                    -i32::from(START) * sum(&[0, 1, 4, 5].map(|k| codes[8 * i + 2 * j + k]))
+                };
+                (start(0) & 0xffff) | (start(1) << 16)
+            }),
         }
     }
 }

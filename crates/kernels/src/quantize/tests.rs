@@ -31,11 +31,11 @@ fn samples() -> Vec<[f32; BLOCK]> {
     all
 }
 
-fn bits(block: &XBlock) -> ([i32; 8], u32, u32, i32) {
+fn bits(block: &XBlock) -> ([i32; 8], u32, u32, i32, [i32; 4]) {
     let bits = |x: f32| {
         if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
     };
-    (block.quads, bits(block.d), bits(block.s), block.sums)
+    (block.quads, bits(block.d), bits(block.s), block.sums, block.starts)
 }
 
 #[test]
@@ -70,6 +70,11 @@ fn scalar_follows_the_definition() {
         let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
         assert_eq!(i32::from(block.sums as i16), sum(&codes[..16]));
         assert_eq!(block.sums >> 16, sum(&codes[16..]));
+        for (start, codes) in block.starts.into_iter().zip(codes.as_chunks::<8>().0) {
+            let [a, b, c, d, e, f, g, h] = codes.map(i16::from);
+            assert_eq!(start as i16, (a + b + e + f) * -START);
+            assert_eq!((start >> 16) as i16, (c + d + g + h) * -START);
+        }
     }
 }
 

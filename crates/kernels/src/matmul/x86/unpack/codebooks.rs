@@ -8,7 +8,7 @@ use super::{Class, Scales, Unpack};
 use crate::format::blocks;
 use crate::format::quants;
 
-unpack! { IQ2XXS Seven Per32 43 |rows, side, out| {
+unpack! { IQ2XXS Centred(43) Per32 64 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.125));
     for (g, out) in out.iter_mut().enumerate() {
         let groups = eight!(|I| quants::iq2xxs_entries(rows[I], g));
@@ -18,7 +18,7 @@ unpack! { IQ2XXS Seven Per32 43 |rows, side, out| {
     }
 } }
 
-unpack! { IQ2XS Seven Per16 43 |rows, side, out| {
+unpack! { IQ2XS Centred(43) Per16 64 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.125));
     for (g, out) in out.iter_mut().enumerate() {
         let values = eight!(|I| {
@@ -30,7 +30,7 @@ unpack! { IQ2XS Seven Per16 43 |rows, side, out| {
     }
 } }
 
-unpack! { IQ2S Seven Per16 43 |rows, side, out| {
+unpack! { IQ2S Centred(43) Per16 64 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.125));
     for (g, out) in out.iter_mut().enumerate() {
         let values = eight!(|I| {
@@ -41,7 +41,7 @@ unpack! { IQ2S Seven Per16 43 |rows, side, out| {
     }
 } }
 
-unpack! { IQ3XXS Seven Per32 62 |rows, side, out| {
+unpack! { IQ3XXS Centred(62) Per32 64 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.25));
     for (g, out) in out.iter_mut().enumerate() {
         let words = eight!(|I| quants::signs_and_scale(rows[I].signs[g]));

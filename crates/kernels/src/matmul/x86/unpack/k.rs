@@ -35,26 +35,28 @@ unpack! { Q5K Five Per32 0 |rows, side, out| {
     }
 } }
 
-unpack! { Q6K Six Per16 32 |rows, side, out| {
+unpack! { Q6K Centred(32) Per16 64 |rows, side, out| {
     let d = halves(eight!(|I| rows[I].d));
     let scales = quads(eight!(|I| load(&rows[I].scales)));
     for (g, out) in out.iter_mut().enumerate() {
         out.d[side] = d;
-        signed_scales(scales[g / 2], g % 2, -32, side, out);
+        signed_scales(scales[g / 2], g % 2, -Self::OFFSET, side, out);
     }
     for (half, out) in out.chunks_exact_mut(4).enumerate() {
         for part in 0..2 {
             let (ql, qh) = (4 * half + part, 2 * half + part);
+            let more = _mm256_set1_epi8(Self::OFFSET as i8 - 32);
+            let raised = |low, top| _mm256_add_epi8(six(low, top), more);
             let lows = quads(eight!(|I| load(&rows[I].ql.as_chunks().0[ql])));
             let highs = quads(eight!(|I| load(&rows[I].ql.as_chunks().0[ql + 2])));
             let tops = quads(eight!(|I| load(&rows[I].qh.as_chunks().0[qh])));
             for quad in 0..4 {
                 let (a, b, top) = (lows[quad], highs[quad], tops[quad]);
                 let at = 4 * part + quad;
-                out[0].codes[at][side] = six(low(a), _mm256_slli_epi16::<4>(top));
-                out[1].codes[at][side] = six(low(b), _mm256_slli_epi16::<2>(top));
-                out[2].codes[at][side] = six(high(a), top);
-                out[3].codes[at][side] = six(high(b), _mm256_srli_epi16::<2>(top));
+                out[0].codes[at][side] = raised(low(a), _mm256_slli_epi16::<4>(top));
+                out[1].codes[at][side] = raised(low(b), _mm256_slli_epi16::<2>(top));
+                out[2].codes[at][side] = raised(high(a), top);
+                out[3].codes[at][side] = raised(high(b), _mm256_srli_epi16::<2>(top));
             }
         }
     }

@@ -10,10 +10,10 @@ use crate::quantize::XBlock;
 
 /// Implements [`Unpack`] for a block struct: its name, class, scales, offset, and how.
 macro_rules! unpack {
-    ($block:ident $class:ident $scales:ident $offset:tt
+    ($block:ident $class:ident$(($magnitude:literal))? $scales:ident $offset:tt
      |$rows:ident, $side:ident, $out:ident| $body:block) => {
         impl Unpack for blocks::$block {
-            const CLASS: Class = Class::$class;
+            const CLASS: Class = Class::$class$(($magnitude))?;
             const SCALES: Scales = Scales::$scales;
             const OFFSET: i16 = $offset;
 
@@ -41,10 +41,8 @@ pub(crate) enum Class {
     Four,
     /// 0..32.
     Five,
-    /// 0..64.
-    Six,
-    /// 0..128.
-    Seven,
+    /// At most so far from [`START`](crate::quantize::START), which is the offset.
+    Centred(u8),
     /// -128..128.
     Signed,
 }
