@@ -153,7 +153,8 @@ impl Times {
         // The disk as it was meanwhile: it can be twice as fast as when the model came in.
         let disk_bytes_per_s = self.decode_read_bytes as f64 / self.decode_disk_s;
         let disk_s = must_read as f64 / disk_bytes_per_s;
-        let is_read = must_read > 0 && disk_s.is_finite();
+        // Where reads are answered by a cache the disk was never seen at work.
+        let is_read = must_read > 0 && self.decode_disk_s > 0.0 && disk_s.is_finite();
         let longer = disk_s.max(self.token_compute_s.unwrap_or(0.0));
         let bound = (is_read && longer > 0.0).then(|| 1.0 / longer);
         let reached = rate(self.decode.tokens, self.decode.seconds);

@@ -228,7 +228,7 @@ pub enum Error {
         offset: u64,
     },
     /// A read did not come back in time.
-    #[error("model fault: reading {place} has not returned for {waited:?}")]
+    #[error("model fault: reading {place} has not returned for {waited:.0?}")]
     Hung {
         /// The oldest outstanding read.
         place: Place,

@@ -68,7 +68,7 @@ pub enum ResidencyError {
     #[error(transparent)]
     Changed(lowtide_mapping::Error),
     /// A read that did not come back.
-    #[error("model fault: reading {extent} has not returned for {waited:?}")]
+    #[error("model fault: reading {} has not returned for {waited:.0?}", extent.place())]
     Deadline {
         /// What was read.
         extent: Extent,

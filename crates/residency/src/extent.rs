@@ -111,6 +111,14 @@ impl Extent {
 }
 
 /// `x412@1.9GiB+3.2MiB`
+impl Extent {
+    /// How much it is and where, for an error that a user reads.
+    pub(crate) fn place(&self) -> String {
+        let place = format!("{} from byte {} on", Bytes(self.len), self.offset);
+        if self.source.0 > 0 { format!("{place} of shard {}", self.source.0) } else { place }
+    }
+}
+
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}+{}", self.id, Bytes(self.offset), Bytes(self.len))?;
