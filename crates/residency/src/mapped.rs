@@ -166,11 +166,18 @@ impl Drop for MappedLane {
 }
 
 /// Waits at an empty channel, which has nothing for anybody before all three have done so: a thread's
-/// first wait allocates, and would otherwise do so at some time while tokens are made. Three times, as a thread
-/// that loses its processor for the whole millisecond comes back without having waited.
+/// first wait allocates, and would otherwise do so at some time while tokens are made. A thread that loses its
+/// processor before it waits comes back without having waited, and late: so until two waits were in time, the
+/// longer the busier the machine.
 fn wait_before_use<T>(channel: &Receiver<T>, all: &Barrier) {
-    for _ in 0..3 {
-        let _ = channel.recv_timeout(Duration::from_millis(1));
+    let mut in_time = 0;
+    for timeout in [1, 1, 1, 4, 4, 16, 64].map(Duration::from_millis) {
+        let start = Instant::now();
+        let _ = channel.recv_timeout(timeout);
+        in_time += u32::from(start.elapsed() < timeout + timeout / 4);
+        if in_time == 2 {
+            break;
+        }
     }
     all.wait();
 }
