@@ -19,7 +19,7 @@ const CONTEXT: usize = 256;
 
 /// Tokens before counting: a first pass brings the model in, the first ring goes once around.
 const WARM_UP: u32 = 4;
-const COUNTED: u32 = 24;
+const COUNTED: u32 = 12;
 
 /// Beyond the floor; the model has 256 MB, far more than what the process lets go of between asking for the
 /// floor and planning (buffers of the file's writer).

@@ -77,7 +77,7 @@ fn plain(d: f32, codes: [i8; 32]) -> Block32 {
 impl Canonical for blocks::Q4_0 {
     const GROUPS: usize = 1;
     fn group(&self, _: usize) -> Block32 {
-        plain(half(self.d), quants::nibbles(&self.qs).map(|q| q.cast_signed() - 8))
+        plain(half(self.d), quants::signed(quants::nibbles(&self.qs), 8))
     }
 }
 
@@ -93,7 +93,7 @@ impl Canonical for blocks::Q4_1 {
 impl Canonical for blocks::Q5_0 {
     const GROUPS: usize = 1;
     fn group(&self, _: usize) -> Block32 {
-        plain(half(self.d), quants::five_bits(&self.qs, self.qh).map(|q| q.cast_signed() - 16))
+        plain(half(self.d), quants::signed(quants::five_bits(&self.qs, self.qh), 16))
     }
 }
 
@@ -146,7 +146,7 @@ impl Canonical for blocks::Q5K {
 impl Canonical for blocks::Q6K {
     fn group(&self, g: usize) -> Block32 {
         let scale = [2 * g, 2 * g + 1].map(|i| i16::from(self.scales[i].cast_signed()));
-        Block32 { scale, ..plain(half(self.d), quants::q6k(self, g).map(|q| q.cast_signed() - 32)) }
+        Block32 { scale, ..plain(half(self.d), quants::signed(quants::q6k(self, g), 32)) }
     }
 }
 
@@ -167,7 +167,7 @@ impl Canonical for blocks::Q3K {
     fn group(&self, g: usize) -> Block32 {
         let scales = six_bit_scales(&self.scales);
         let scale = [2 * g, 2 * g + 1].map(|i| i16::from(scales[i]));
-        Block32 { scale, ..plain(half(self.d), quants::q3k(self, g).map(|q| q.cast_signed() - 4)) }
+        Block32 { scale, ..plain(half(self.d), quants::signed(quants::q3k(self, g), 4)) }
     }
 }
 

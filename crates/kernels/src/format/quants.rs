@@ -5,7 +5,21 @@ use super::grids;
 
 /// The 32 values of 16 bytes: low halves first, then high halves.
 pub(crate) fn nibbles(qs: &[u8; 16]) -> [u8; 32] {
-    std::array::from_fn(|i| if i < 16 { qs[i] & 15 } else { qs[i - 16] >> 4 })
+    let mut all = [0; 32];
+    let (low, high) = all.split_at_mut(16);
+    for ((low, high), q) in low.iter_mut().zip(high).zip(qs) {
+        (*low, *high) = (q & 15, q >> 4);
+    }
+    all
+}
+
+/// Codes that are stored larger by `raise`, at most 32, of at most 6 bits.
+pub(crate) fn signed(codes: [u8; 32], raise: i8) -> [i8; 32] {
+    let mut all = [0; 32];
+    for (signed, code) in all.iter_mut().zip(codes) {
+        *signed = code.cast_signed().wrapping_sub(raise);
+    }
+    all
 }
 
 /// [`nibbles`] with bit `i` of `qh` as the fifth bit of value `i`.

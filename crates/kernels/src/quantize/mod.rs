@@ -56,7 +56,11 @@ pub(crate) const START: i16 = 64;
 
 impl XBlock {
     pub(crate) fn codes(&self) -> [i8; BLOCK] {
-        std::array::from_fn(|i| self.quads[i / 4].to_le_bytes()[i % 4].cast_signed())
+        let mut codes = [0; BLOCK];
+        for (codes, quad) in codes.as_chunks_mut::<4>().0.iter_mut().zip(self.quads) {
+            *codes = quad.to_le_bytes().map(u8::cast_signed);
+        }
+        codes
     }
 
     fn new(d: f32, codes: [i8; BLOCK]) -> XBlock {

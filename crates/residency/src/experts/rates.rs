@@ -3,11 +3,18 @@
 //! What forgets quickly follows a new topic, what forgets slowly is exact where nothing changes. So each
 //! speed predicts what a layer uses next, and counts in the mixture by how well it has predicted so far
 //! (exponential weights over log loss, with a share for all so that none is lost for good: Herbster and
-//! Warmuth, "Tracking the best expert", 1998). Weights are each layer's own.
+//! Warmuth, "Tracking the best expert", 1998). Weights are each layer's own: shared by all layers they learn
+//! sooner, and lose where layers differ.
 
 /// Tokens after which a use counts half.
-const HALF_LIVES: [f32; SPEEDS] = [16.0, 64.0, 256.0];
-const SPEEDS: usize = 3;
+const HALF_LIVES: [f32; SPEEDS] = [8.0, 32.0, 128.0, 512.0];
+const SPEEDS: usize = 4;
+
+/// What a use counts by a token right behind another that used the unit. A unit that just was used stays anyway
+/// until the next token has asked, so such a use says less of how soon the unit comes back once it has paused.
+/// By replay of traffic that repeats 40 % hits are 78.1 % with 1, 78.7 % with this, 78.8 % with 0; but with 0
+/// and 10 % of the experts the rest loses up to half a percent.
+const REPEAT: f32 = 0.25;
 
 /// How fast the weights learn: chosen by replay, of 0.1 to 1 it is the most even.
 const RATE: f32 = 0.3;
@@ -68,7 +75,9 @@ impl Rates {
                 weights.map(|w| (1.0 - even) * w / sum + even / SPEEDS as f32);
         }
         let counts = &mut self.units[unit as usize];
-        counts.uses = uses.map(|u| u + tokens as f32);
+        let repeats = tokens == 1 && counts.uses[0] > 0.0 && self.now - counts.at == 1;
+        let counted = if repeats { REPEAT } else { tokens as f32 };
+        counts.uses = uses.map(|u| u + counted);
         counts.at = self.now;
     }
 
@@ -103,16 +112,17 @@ mod tests {
             rates.pass(1);
             rates.used(u32::from(token >= 300), 0, 1);
             if token == 299 {
-                assert!((rates.rate(0, 0) - 1.0).abs() < 0.01, "{}", rates.rate(0, 0));
-                let [fast, _, slow] = rates.weights[0];
+                // One use that counts whole, and 299 that do not.
+                assert!((rates.rate(0, 0) - REPEAT).abs() < 0.01, "{}", rates.rate(0, 0));
+                let [fast, .., slow] = rates.weights[0];
                 assert!(slow > fast, "nothing changes: {:?}", rates.weights);
             }
             if token == 310 {
-                let [fast, _, slow] = rates.weights[0];
+                let [fast, .., slow] = rates.weights[0];
                 assert!(fast > slow, "all has changed: {:?}", rates.weights);
             }
         }
-        assert!(rates.rate(1, 0) > 0.9 && rates.rate(0, 0) < 0.1);
+        assert!(rates.rate(1, 0) > 0.9 * REPEAT && rates.rate(0, 0) < 0.1 * REPEAT);
         assert_eq!(rates.rate(2, 0), 0.0);
     }
 }
