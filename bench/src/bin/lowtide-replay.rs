@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use lowtide_bench::traffic::{self, Kind};
 use lowtide_residency::experts::Policy;
-use lowtide_residency::experts::replay::{Trace, optimum, replay};
+use lowtide_residency::experts::replay::{Trace, frequencies_known, optimum, replay};
 
-/// Replay traffic of experts through each policy and compare with Belady's optimum: a Markdown table of
-/// hit rates in percent, the share of the optimum in brackets.
+/// Replay traffic of experts through each policy and compare with Belady's optimum, which knows when each
+/// expert comes next, and with knowing only how often each comes: a Markdown table of hit rates in percent,
+/// the share of the optimum in brackets.
 ///
 /// Example: lowtide-replay trace.jsonl --slots 10,30,50
 #[derive(Parser, Debug)]
@@ -56,8 +57,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), String> {
     let names = args.policies.iter().map(|policy| format!("{policy:?}")).collect::<Vec<_>>();
-    println!("| traffic | cache % | optimum | {} |", names.join(" | "));
-    println!("|---|---|---|{}", "---|".repeat(names.len()));
+    println!("| traffic | cache % | optimum | frequencies known | {} |", names.join(" | "));
+    println!("|---|---|---|---|{}", "---|".repeat(names.len()));
     if args.traces.is_empty() {
         let &[layers, experts, used] = args.shape.as_slice() else {
             return Err("--shape wants three numbers: layers, experts, used".into());
@@ -86,8 +87,9 @@ fn rows(args: &Args, name: &str, trace: &Trace) {
         let slots = slots as u32;
         let best = optimum(trace, slots, args.warm).rate();
         print!("| {name} | {percent} | {:.1} |", 100.0 * best);
-        for policy in &args.policies {
-            let rate = replay(trace, slots, *policy, args.warm).rate();
+        let known = frequencies_known(trace, slots, args.warm);
+        let policies = args.policies.iter().map(|policy| replay(trace, slots, *policy, args.warm));
+        for rate in std::iter::once(known).chain(policies).map(|hits| hits.rate()) {
             print!(" {:.1} ({:.2}) |", 100.0 * rate, rate / best.max(1e-9));
         }
         println!();

@@ -1,6 +1,6 @@
 //! The cache and its policies, over random traffic and over traffic whose best answer is known.
 
-use super::replay::{Trace, optimum, replay};
+use super::replay::{Trace, frequencies_known, optimum, replay};
 use super::{Admit, ExpertCache, Policy, Standing};
 use crate::extent::UnitId;
 use crate::test_rng::Rng;
@@ -229,7 +229,28 @@ fn the_policy_in_use_comes_near_the_optimum_where_traffic_is_skewed() {
         let best = optimum(&trace, slots, 50).rate();
         let own = replay(&trace, slots, Policy::default(), 50).rate();
         assert!(own >= 0.85 * best, "{slots}: {own:.3} of {best:.3}");
+        // Counting comes near to knowing the counts beforehand, and that stays below knowing the order.
+        let known = frequencies_known(&trace, slots, 50).rate();
+        assert!(own >= 0.95 * known && known <= best, "{slots}: {own:.3}, {known:.3} of {best:.3}");
     }
+}
+
+#[test]
+fn a_change_of_topic_is_followed() {
+    let mut trace = Trace::new(8, 64, 4);
+    for seed in 0..4 {
+        // Each has other favourites.
+        let topic = zipf(8, 64, 4, 100, 1.2, seed);
+        topic.picks().chunks(32).for_each(|picks| {
+            let moved: Vec<u32> = picks.iter().map(|e| (e + 17 * seed as u32) % 64).collect();
+            assert!(trace.push(&moved));
+        });
+    }
+    let best = optimum(&trace, 170, 50).rate();
+    let own = replay(&trace, 170, Policy::default(), 50).rate();
+    assert!(own >= 0.82 * best, "{own:.3} of {best:.3}");
+    let slow = replay(&trace, 170, Policy::named("lfu-layer:512").unwrap(), 50).rate();
+    assert!(own > slow, "{own:.3} against {slow:.3}");
 }
 
 #[test]

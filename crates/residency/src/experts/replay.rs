@@ -125,24 +125,52 @@ pub fn replay(trace: &Trace, slots: u32, policy: Policy, warm: usize) -> Hits {
 /// have more hits.
 #[must_use]
 pub fn optimum(trace: &Trace, slots: u32, warm: usize) -> Hits {
-    const NEVER: u32 = u32::MAX;
-    let units = (trace.layers * trace.experts) as usize;
-    // Next use of each use, in demands, from the end.
     let demands: Vec<Vec<u32>> = trace.demands().map(Iterator::collect).collect();
-    let mut upcoming = vec![NEVER; units];
+    // Next use of each use, in demands, from the end.
+    let mut upcoming = vec![u32::MAX; (trace.layers * trace.experts) as usize];
     let mut next_use: Vec<Vec<u32>> = vec![Vec::new(); demands.len()];
     for (i, demand) in demands.iter().enumerate().rev() {
         next_use[i] = demand.iter().map(|&unit| upcoming[unit as usize]).collect();
         demand.iter().for_each(|&unit| upcoming[unit as usize] = i as u32);
     }
-    // Units that are in, by their next use.
+    foreseen(&demands, slots, warm * trace.layers as usize, |i, j| next_use[i][j])
+}
+
+/// The same with less foresight: how often the whole trace uses each unit, not when. Each layer has its share
+/// of the slots, and what is used least goes: about the best that counting can do where nothing changes.
+#[must_use]
+pub fn frequencies_known(trace: &Trace, slots: u32, warm: usize) -> Hits {
+    let mut all = Hits::default();
+    for layer in 0..trace.layers as usize {
+        let own = trace.demands().skip(layer).step_by(trace.layers as usize);
+        let demands: Vec<Vec<u32>> = own.map(Iterator::collect).collect();
+        let mut uses = vec![0u32; (trace.layers * trace.experts) as usize];
+        demands.iter().flatten().for_each(|&unit| uses[unit as usize] += 1);
+        let key = |i: usize, j: usize| u32::MAX - uses[demands[i][j] as usize];
+        let hits = foreseen(&demands, (slots / trace.layers).max(trace.used), warm, key);
+        all.hits += hits.hits;
+        all.misses += hits.misses;
+    }
+    all
+}
+
+/// Replays demands, of which the first `warm` are not counted; when room is needed the unit goes whose `key` (of
+/// a demand, and a place in it) was highest at its last use.
+fn foreseen(
+    demands: &[Vec<u32>],
+    slots: u32,
+    warm: usize,
+    key: impl Fn(usize, usize) -> u32,
+) -> Hits {
+    // Units that are in, by their key.
     let mut present = std::collections::BTreeSet::new();
-    let mut due = vec![None; units];
+    let units = demands.iter().flatten().max().map_or(0, |&last| last as usize + 1);
+    let mut keys = vec![None; units];
     let mut hits = Hits::default();
     for (i, demand) in demands.iter().enumerate() {
-        let counts = i / trace.layers as usize >= warm;
+        let counts = i >= warm;
         for &unit in demand {
-            let hit = due[unit as usize].take();
+            let hit = keys[unit as usize].take();
             if let Some(old) = hit {
                 present.remove(&(old, unit));
             }
@@ -153,12 +181,12 @@ pub fn optimum(trace: &Trace, slots: u32, warm: usize) -> Hits {
         let room = (slots as usize).saturating_sub(demand.len());
         while present.len() > room {
             if let Some((_, gone)) = present.pop_last() {
-                due[gone as usize] = None;
+                keys[gone as usize] = None;
             }
         }
-        for (&unit, &next) in demand.iter().zip(&next_use[i]) {
-            present.insert((next, unit));
-            due[unit as usize] = Some(next);
+        for (j, &unit) in demand.iter().enumerate() {
+            present.insert((key(i, j), unit));
+            keys[unit as usize] = Some(key(i, j));
         }
     }
     hits
