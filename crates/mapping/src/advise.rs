@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::mapping::Mapping;
 use crate::page::page_size;
+use crate::populate::PopulateMethod;
 use crate::request::Sharing;
 use crate::{Error, sys};
 
@@ -14,7 +15,7 @@ pub enum Advice {
     /// The default: read ahead a window of the disk's `read_ahead_kb`.
     Normal,
     /// No reading ahead. It also turns explicit populating into reads of single pages (measured: 0.1
-    /// GB/s), so never on what is streamed.
+    /// GB/s), so never on what is streamed; of whole huge pages where [`Mapping::read_by_huge_pages`] asked for them.
     Random,
     /// Read ahead twice the window and let go early of what was passed.
     Sequential,
@@ -91,6 +92,24 @@ impl Mapping {
     /// Those of [`Mapping::advise`].
     pub fn will_need(&self, range: Range<usize>) -> Result<(), Error> {
         self.advise(range, Advice::WillNeed)
+    }
+
+    /// Has the first touch of a page bring in the whole block of 2 MiB around it, as one folio of the page cache that
+    /// one entry maps, and no more than that; true if this kernel does. What is in the page cache already in
+    /// smaller folios stays so, and file systems without large folios read as much in small ones.
+    ///
+    /// By itself a fault under `MADV_HUGEPAGE` reads two blocks and marks the second for reading on, by windows of the disk's
+    /// readahead, whose small folios then lie where the next blocks should; `MADV_RANDOM` stops that
+    /// (`do_sync_mmap_readahead` in mm/filemap.c; before Linux 5.18 it read single pages instead).
+    ///
+    /// # Errors
+    /// `OutsideMapping`, `ZeroLength`.
+    pub fn read_by_huge_pages(&self, range: Range<usize>) -> Result<bool, Error> {
+        self.pages_around(&range)?;
+        // The populate that is known to need nothing before it is of Linux 6.9.
+        Ok(PopulateMethod::of_this_kernel() == PopulateMethod::Madvise
+            && self.advise(range.clone(), Advice::HugePages).is_ok()
+            && self.advise(range, Advice::Random).is_ok())
     }
 
     /// Advice for the whole mapping that a kernel need not know.

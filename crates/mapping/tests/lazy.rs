@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{TempDir, assert_pattern, byte_at, evict_for_certain};
 use lowtide_mapping::{
-    Advice, Error, MapRequest, Mapping, PopulateMethod, Protection, Sharing, evict_file, page_size,
+    Advice, Error, HUGE_PAGE_BYTES, MapRequest, Mapping, PopulateMethod, Protection, Sharing,
+    evict_file, page_size,
 };
 
 const SIZE: usize = 48 << 20;
@@ -64,6 +65,32 @@ fn without_readahead_a_touch_reads_one_page() {
     assert_eq!(mapping.as_slice()[9_000_000], byte_at(9_000_000));
     assert_eq!(resident(&mapping), page_size() as u64);
     assert_eq!(mapped(&mapping), page_size() as u64);
+}
+
+#[test]
+fn by_huge_pages_a_touch_reads_the_block_around_it() {
+    let dir = TempDir::new();
+    let file = cold_file(&dir, SIZE);
+    let mapping = Mapping::of_file(&file).unwrap();
+    // The last blocks stay without the advice.
+    let advised = SIZE - 3 * HUGE_PAGE_BYTES;
+    if !mapping.read_by_huge_pages(0..advised).unwrap() {
+        println!("not by this kernel");
+        return;
+    }
+    let block = |n: usize| n * HUGE_PAGE_BYTES..(n + 1) * HUGE_PAGE_BYTES;
+    let inside = 4 * HUGE_PAGE_BYTES + 1_234_567;
+    assert_eq!(mapping.as_slice()[inside], byte_at(inside as u64));
+    assert_eq!(resident(&mapping), HUGE_PAGE_BYTES as u64);
+    assert!(mapping.resident_pages(block(4)).unwrap().is_full());
+    // Over the end of one block and past another, to one page of a third.
+    mapping.populate(6 * HUGE_PAGE_BYTES - 5..7 * HUGE_PAGE_BYTES + 5).unwrap();
+    for n in 5..8 {
+        assert!(mapping.resident_pages(block(n)).unwrap().is_full(), "block {n}");
+    }
+    assert_eq!(resident(&mapping), 4 * HUGE_PAGE_BYTES as u64);
+    assert_pattern(mapping.bytes(block(5)).unwrap(), block(5).start as u64);
+    assert!(matches!(mapping.read_by_huge_pages(0..SIZE + 1), Err(Error::OutsideMapping { .. })));
 }
 
 #[test]

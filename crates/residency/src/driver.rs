@@ -390,6 +390,8 @@ impl Driver {
                 self.schedule.completed(issue, true);
                 if self.schedule.pinned_complete() {
                     self.watch.begin();
+                    // A helper that has died is found out by whoever waits for it.
+                    let _ = self.mapped.as_mut().map(MappedLane::settle);
                 }
             }
             Err(source) => {

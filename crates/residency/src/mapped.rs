@@ -1,14 +1,18 @@
-//! The mapped lane: two helper threads that bring pages of the mapping in before they are used and
-//! drop them after.
+//! The mapped lane: helper threads that bring pages of the mapping in before they are used and drop
+//! them after.
 //!
-//! The first starts reading for every job as soon as it arrives (`MADV_WILLNEED`: asynchronous,
-//! exactly the range, in large requests whatever the disk's readahead is) and drops what was used;
-//! the second waits for the reads in order (`MADV_POPULATE_READ`, which can say that it failed) and
+//! Where something is streamed there are two. The first starts reading for every job as soon as it
+//! arrives (`MADV_WILLNEED`: asynchronous, exactly the range, in large requests whatever the disk's
+//! readahead is) and drops what was used; the second waits for the reads in order (`MADV_POPULATE_READ`, which can say that it failed) and
 //! maps the pages. So the disk has as much to do as there are jobs. Starting a read and waiting for
 //! one cost about the same processor time (measured: 1.4 and 1.1 s for 7 GB), hence two threads.
 //! Reading ahead by the fault path would bring up to the disk's readahead beyond the range, which a
 //! budget cannot allow; so where not everything fits, it is turned off (`MADV_RANDOM`). What that
 //! does to a populate (4 KiB at a time) does not arise, because every page has been asked for before.
+//!
+//! Reads started so fill the page cache with folios of 4 KiB, mapped one by one. Where everything stays,
+//! the fault path reads instead, 2 MiB at a time ([`Mapping::read_by_huge_pages`]), by several threads,
+//! for each waits for what it reads.
 
 use std::ops::Range;
 use std::sync::mpsc::{
@@ -28,8 +32,18 @@ use crate::store::Source;
 
 /// Work for the helpers, in order.
 enum Job {
-    Populate { issue: Issue, source: usize, range: Range<usize>, lock: bool },
-    Drop { source: usize, range: Range<usize> },
+    Populate {
+        issue: Issue,
+        source: usize,
+        range: Range<usize>,
+        lock: bool,
+    },
+    Drop {
+        source: usize,
+        range: Range<usize>,
+    },
+    /// Everything that stays is there.
+    Settle,
 }
 
 /// A populate that is done.
@@ -47,12 +61,17 @@ pub(crate) struct MappedLane {
     under_way: usize,
     /// Keep pinned pages with mlock.
     lock: bool,
+    /// Whole huge pages are read.
+    huge: bool,
     /// What may be dropped after the use of a streamed tile, by its place in the stream.
     droppable: Vec<Range<u64>>,
 }
 
 /// Jobs that fit the channel. Populates are bounded by slots and depth, drops by slots.
 const JOBS_MAX: usize = 4096;
+
+/// Threads that read whole huge pages, each one of them at a time: 8 MiB with the disk at once.
+const HUGE_READERS: usize = 4;
 
 /// How long the end of a lane waits for its helpers: what is queued takes milliseconds, and a read
 /// that never returns must not keep the process.
@@ -64,35 +83,48 @@ impl MappedLane {
     /// that never returns keeps its thread, and the mapping, alive.
     pub fn open(sources: &[Source], plan: &Plan, lock: bool) -> Result<MappedLane, ResidencyError> {
         let mappings: Vec<_> = sources.iter().map(|s| Arc::clone(&s.mapping)).collect();
-        let will_need = sources.iter().map(|s| will_need_bytes(s.file.identity().device)).collect();
+        let huge = plan.rows_are_resident() && read_by_huge_pages(&mappings, plan)?;
         if !plan.rows_are_resident() {
             for mapping in &mappings {
                 let system = |source| ResidencyError::System { what: "advice", source };
                 mapping.advise(0..mapping.len(), Advice::Random).map_err(system)?;
+                // One entry for 2 MiB would map what is streamed along with what is pinned. A kernel without
+                // huge pages refuses.
+                let _ = mapping.advise(0..mapping.len(), Advice::NoHugePages);
             }
         }
+        let device = |s: &Source| s.file.identity().device;
+        let will_need = sources.iter().map(|s| (!huge).then(|| will_need_bytes(device(s))));
+        let will_need = will_need.collect();
         // Bounded channels allocate once.
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let (outbox, done) = sync_channel(JOBS_MAX);
-        let (started, to_finish) = sync_channel(JOBS_MAX);
-        let starter = Starter { mappings: mappings.clone(), will_need, started };
-        let finisher = Finisher { mappings, outbox };
-        let ready = Arc::new(Barrier::new(3));
-        let (starter_ready, finisher_ready) = (Arc::clone(&ready), Arc::clone(&ready));
+        let finishers = if huge { HUGE_READERS } else { 1 };
+        let ready = Arc::new(Barrier::new(2 + finishers));
+        let mut started = Vec::with_capacity(finishers);
+        for _ in 0..finishers {
+            let (sender, to_finish) = sync_channel(JOBS_MAX / finishers);
+            started.push(sender);
+            let finisher = Finisher { mappings: mappings.clone(), outbox: outbox.clone() };
+            let ready = Arc::clone(&ready);
+            spawn("lowtide-pages", move || {
+                wait_before_use(&to_finish, &ready);
+                finisher.run(&to_finish);
+            })?;
+        }
+        drop(outbox);
+        let mut starter = Starter { mappings, will_need, started, next: 0 };
+        let starter_ready = Arc::clone(&ready);
         spawn("lowtide-ahead", move || {
             wait_before_use(&inbox, &starter_ready);
             starter.run(&inbox);
-        })?;
-        spawn("lowtide-pages", move || {
-            wait_before_use(&to_finish, &finisher_ready);
-            finisher.run(&to_finish);
         })?;
         wait_before_use(&done, &ready);
         let droppable = match plan.input.streaming {
             Streaming::Mapped => droppable(plan),
             Streaming::Direct => Vec::new(),
         };
-        Ok(MappedLane { jobs, done, under_way: 0, lock, droppable })
+        Ok(MappedLane { jobs, done, under_way: 0, lock, huge, droppable })
     }
 
     /// Whether nothing is under way.
@@ -123,6 +155,12 @@ impl MappedLane {
         // Inside the mapping: cut to the extent's pages, whose bytes were checked when opened.
         let range = to_usize(range.start)?..to_usize(range.end)?;
         self.send(Job::Drop { source: x.source.0 as usize, range })
+    }
+
+    /// Everything that stays is there. Reclaim takes no notice of uses of what is advised as read at random (Linux
+    /// 6.3, `vma_has_recency`), so where nothing else speaks for that advice it ends.
+    pub fn settle(&mut self) -> Result<(), ResidencyError> {
+        if self.huge { self.send(Job::Settle) } else { Ok(()) }
     }
 
     fn send(&self, job: Job) -> Result<(), ResidencyError> {
@@ -231,6 +269,29 @@ fn droppable(plan: &Plan) -> Vec<Range<u64>> {
         .collect()
 }
 
+/// Has all pages that stay in memory read by huge pages; false if this kernel does not.
+fn read_by_huge_pages(mappings: &[Arc<Mapping>], plan: &Plan) -> Result<bool, ResidencyError> {
+    // Lookup extents are left out: 2 MiB for a row is too much.
+    let pinned = plan.extents().iter().filter(|x| plan.placement(x.id) == Some(Placement::Pinned));
+    let mut pinned: Vec<_> = pinned.map(|x| (x.source, x.aligned(PAGE_BYTES))).collect();
+    pinned.sort_by_key(|(source, pages)| (*source, pages.start));
+    // Neighbours together: advice for a part of a mapping divides the kernel's record of it.
+    pinned.dedup_by(|(source, pages), (before, so_far)| {
+        let touch = source == before && pages.start <= so_far.end;
+        so_far.end = if touch { so_far.end.max(pages.end) } else { so_far.end };
+        touch
+    });
+    for (source, pages) in pinned {
+        let Some(mapping) = mappings.get(source.0 as usize) else { continue };
+        let range = to_usize(pages.start)?..to_usize(pages.end)?.min(mapping.len());
+        let advised = mapping.read_by_huge_pages(range);
+        if !advised.map_err(|source| ResidencyError::System { what: "advice", source })? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ResidencyError> {
     let thread = std::thread::Builder::new().name(name.into()).spawn(work);
     thread.map(drop).map_err(|e| ResidencyError::Helper(format!("{name}: {e}")))
@@ -240,14 +301,16 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Residen
 /// is free before the reading of the next one starts.
 struct Starter {
     mappings: Vec<Arc<Mapping>>,
-    /// Longest request of each mapping's disk.
-    will_need: Vec<usize>,
-    started: SyncSender<Job>,
+    /// Longest request of each mapping's disk; `None` where whoever waits for a page also reads it.
+    will_need: Vec<Option<usize>>,
+    /// To the finishers, in turn.
+    started: Vec<SyncSender<Job>>,
+    next: usize,
 }
 
 impl Starter {
-    /// Until the lane, or the finisher, is gone.
-    fn run(&self, inbox: &Receiver<Job>) {
+    /// Until the lane, or a finisher, is gone.
+    fn run(&mut self, inbox: &Receiver<Job>) {
         while let Ok(job) = inbox.recv() {
             if self.begin(job).is_err() {
                 return;
@@ -255,7 +318,7 @@ impl Starter {
         }
     }
 
-    fn begin(&self, job: Job) -> Result<(), SendError<Job>> {
+    fn begin(&mut self, job: Job) -> Result<(), SendError<Job>> {
         match &job {
             Job::Drop { source, range } => {
                 if let Some(mapping) = self.mappings.get(*source) {
@@ -264,8 +327,14 @@ impl Starter {
                 }
                 Ok(())
             }
+            Job::Settle => {
+                for mapping in &self.mappings {
+                    let _ = mapping.advise(0..mapping.len(), Advice::Normal);
+                }
+                Ok(())
+            }
             Job::Populate { source, range, .. } => {
-                if let (Some(mapping), Some(&longest)) =
+                if let (Some(mapping), Some(&Some(longest))) =
                     (self.mappings.get(*source), self.will_need.get(*source))
                 {
                     // Cut at multiples of the file's pages, so that no page is asked for twice.
@@ -278,7 +347,8 @@ impl Starter {
                         start = end;
                     }
                 }
-                self.started.send(job)
+                self.next = (self.next + 1) % self.started.len();
+                self.started[self.next].send(job)
             }
         }
     }

@@ -25,12 +25,18 @@ pub(crate) struct Tiling {
 
 impl Bound {
     /// Cuts every matrix that a pass reads whole into tiles of about `tile_bytes`, in order of use;
-    /// a layer's experts, of which a token uses `used`, follow what all of its tokens use.
+    /// a layer's experts, of which a token uses `used`, follow what all of its tokens use. An embedding that is
+    /// not the output matrix too is only looked up.
     ///
     /// # Errors
     /// A range that no file can hold; the parser has excluded that.
     pub(crate) fn cut(&mut self, tile_bytes: u64, used: u32) -> Result<Tiling, PlanError> {
         let mut tiling = Tiling::default();
+        let embedding = &self.embedding;
+        if (embedding.source, embedding.offset) != (self.output.source, self.output.offset) {
+            let bytes = (embedding.rows * embedding.row_bytes) as u64;
+            tiling.extents.push(embedding.source, embedding.offset, bytes, Use::Lookup)?;
+        }
         let mut expert_layers = 0;
         for layer in &mut self.layers {
             for (matrix, _) in layer.trunk() {
