@@ -112,8 +112,9 @@ impl Mapping {
             && self.advise(range, Advice::Random).is_ok())
     }
 
-    /// Advice for the whole mapping that a kernel need not know.
-    pub(crate) fn advise_if_known(&self, advice: Advice) {
+    /// Advice for the whole mapping that a kernel need not know: one without huge pages, say, refuses advice about
+    /// them, and goes on as if it had not been given.
+    pub fn advise_if_known(&self, advice: Advice) {
         let _ = self.advise(0..self.len(), advice);
     }
 

@@ -110,7 +110,6 @@ impl Extent {
     }
 }
 
-/// `x412@1.9GiB+3.2MiB`
 impl Extent {
     /// How much it is and where, for an error that a user reads.
     pub(crate) fn place(&self) -> String {
@@ -119,6 +118,7 @@ impl Extent {
     }
 }
 
+/// `x412@1.9GiB+3.2MiB`
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}+{}", self.id, Bytes(self.offset), Bytes(self.len))?;
@@ -127,6 +127,24 @@ impl fmt::Display for Extent {
         }
         Ok(())
     }
+}
+
+/// The blocks of `align` bytes (a power of two) that the extents touch, by file and place: what overlaps or meets
+/// is one range.
+pub(crate) fn joined<'a>(
+    extents: impl Iterator<Item = &'a Extent>,
+    align: u64,
+) -> Vec<(SourceId, Range<u64>)> {
+    let mut blocks: Vec<_> = extents.map(|x| (x.source, x.aligned(align))).collect();
+    blocks.sort_by_key(|(source, range)| (*source, range.start));
+    blocks.dedup_by(|(source, range), (before, so_far)| {
+        let touch = source == before && range.start <= so_far.end;
+        if touch {
+            so_far.end = so_far.end.max(range.end);
+        }
+        touch
+    });
+    blocks
 }
 
 /// A byte count for people: binary units, one decimal.
@@ -294,6 +312,26 @@ mod tests {
         }
         assert_eq!(tile_rows(0, 10, 10).count(), 0);
         assert_eq!(tile_rows(u64::MAX, u64::MAX, 1).next(), Some(0..16));
+    }
+
+    #[test]
+    fn blocks_are_joined_within_a_file() {
+        let mut x = Extents::new();
+        for (file, offset, len) in [
+            (1, 0, 1),
+            (0, 9000, 100),
+            (0, 0, 4096),
+            (0, 4097, 1),
+            (0, 20_000, 9000),
+            (0, 21_000, 9),
+        ] {
+            x.push(SourceId(file), offset, len, Use::Tile).unwrap();
+        }
+        let pages = |n: u64| n * 4096;
+        let first = SourceId(0);
+        let expected =
+            [(first, 0..pages(3)), (first, pages(4)..pages(8)), (SourceId(1), 0..pages(1))];
+        assert_eq!(joined(x.iter(), 4096), expected);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //!
 //! Where something is streamed there are two. The first starts reading for every job as soon as it
 //! arrives (`MADV_WILLNEED`: asynchronous, exactly the range, in large requests whatever the disk's
-//! readahead is) and drops what was used; the second waits for the reads in order (`MADV_POPULATE_READ`, which can say that it failed) and
-//! maps the pages. So the disk has as much to do as there are jobs. Starting a read and waiting for
-//! one cost about the same processor time (measured: 1.4 and 1.1 s for 7 GB), hence two threads.
+//! readahead is) and drops what was used; the second waits for the reads in order
+//! (`MADV_POPULATE_READ`, which can say that it failed) and maps the pages. So the disk has as much to
+//! do as there are jobs. Starting a read and waiting for one cost about the same processor time
+//! (measured: 1.4 and 1.1 s for 7 GB), hence two threads.
 //! Reading ahead by the fault path would bring up to the disk's readahead beyond the range, which a
 //! budget cannot allow; so where not everything fits, it is turned off (`MADV_RANDOM`). What that
 //! does to a populate (4 KiB at a time) does not arise, because every page has been asked for before.
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use lowtide_mapping::{Advice, Error, Mapping};
 
 use crate::error::ResidencyError;
-use crate::extent::Extent;
+use crate::extent::{Extent, joined};
 use crate::plan::{PAGE_BYTES, PinnedIn, Placement, Plan, Streaming};
 use crate::readahead::will_need_bytes;
 use crate::schedule::Issue;
@@ -88,14 +89,13 @@ impl MappedLane {
             for mapping in &mappings {
                 let system = |source| ResidencyError::System { what: "advice", source };
                 mapping.advise(0..mapping.len(), Advice::Random).map_err(system)?;
-                // One entry for 2 MiB would map what is streamed along with what is pinned. A kernel without
-                // huge pages refuses.
-                let _ = mapping.advise(0..mapping.len(), Advice::NoHugePages);
+                // One entry for 2 MiB would map what is streamed along with what is pinned.
+                mapping.advise_if_known(Advice::NoHugePages);
             }
         }
-        let device = |s: &Source| s.file.identity().device;
-        let will_need = sources.iter().map(|s| (!huge).then(|| will_need_bytes(device(s))));
-        let will_need = will_need.collect();
+        let read_ahead = if huge { &[] } else { sources };
+        let will_need =
+            read_ahead.iter().map(|s| will_need_bytes(s.file.identity().device)).collect();
         // Bounded channels allocate once.
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let (outbox, done) = sync_channel(JOBS_MAX);
@@ -273,14 +273,8 @@ fn droppable(plan: &Plan) -> Vec<Range<u64>> {
 fn read_by_huge_pages(mappings: &[Arc<Mapping>], plan: &Plan) -> Result<bool, ResidencyError> {
     // Lookup extents are left out: 2 MiB for a row is too much.
     let pinned = plan.extents().iter().filter(|x| plan.placement(x.id) == Some(Placement::Pinned));
-    let mut pinned: Vec<_> = pinned.map(|x| (x.source, x.aligned(PAGE_BYTES))).collect();
-    pinned.sort_by_key(|(source, pages)| (*source, pages.start));
     // Neighbours together: advice for a part of a mapping divides the kernel's record of it.
-    pinned.dedup_by(|(source, pages), (before, so_far)| {
-        let touch = source == before && pages.start <= so_far.end;
-        so_far.end = if touch { so_far.end.max(pages.end) } else { so_far.end };
-        touch
-    });
+    let pinned = joined(pinned, PAGE_BYTES);
     for (source, pages) in pinned {
         let Some(mapping) = mappings.get(source.0 as usize) else { continue };
         let range = to_usize(pages.start)?..to_usize(pages.end)?.min(mapping.len());
@@ -301,8 +295,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Residen
 /// is free before the reading of the next one starts.
 struct Starter {
     mappings: Vec<Arc<Mapping>>,
-    /// Longest request of each mapping's disk; `None` where whoever waits for a page also reads it.
-    will_need: Vec<Option<usize>>,
+    /// Longest request of each mapping's disk; empty where whoever waits for a page also reads it.
+    will_need: Vec<usize>,
     /// To the finishers, in turn.
     started: Vec<SyncSender<Job>>,
     next: usize,
@@ -329,12 +323,12 @@ impl Starter {
             }
             Job::Settle => {
                 for mapping in &self.mappings {
-                    let _ = mapping.advise(0..mapping.len(), Advice::Normal);
+                    mapping.advise_if_known(Advice::Normal);
                 }
                 Ok(())
             }
             Job::Populate { source, range, .. } => {
-                if let (Some(mapping), Some(&Some(longest))) =
+                if let (Some(mapping), Some(&longest)) =
                     (self.mappings.get(*source), self.will_need.get(*source))
                 {
                     // Cut at multiples of the file's pages, so that no page is asked for twice.

@@ -8,7 +8,7 @@
 
 use crate::error::PlanError;
 use crate::experts::{ExpertSlots, expert_slots, unit_spans};
-use crate::extent::{Extent, ExtentId, Extents, Use};
+use crate::extent::{Extent, ExtentId, Extents, Use, joined};
 use crate::select::{Cost, spread};
 
 /// Page size, and the alignment that direct reads ask for.
@@ -425,23 +425,9 @@ fn everything_bytes(extents: &Extents, input: &PlanInput) -> u64 {
 /// Bytes of the pages that the extents touch, and of the lowest page tables for them, each counted
 /// once however many extents share it.
 fn union_pages(extents: &Extents) -> (u64, u64) {
-    let union = |align: u64| {
-        let mut ranges: Vec<_> = extents
-            .iter()
-            .map(|x| (x.source, x.aligned(align).start, x.aligned(align).end))
-            .collect();
-        ranges.sort_unstable();
-        let mut sum = 0u64;
-        let mut last = None;
-        for (source, start, end) in ranges {
-            let seen = match last {
-                Some((s, e)) if s == source => e,
-                _ => 0,
-            };
-            sum = sum.saturating_add(end.saturating_sub(start.max(seen)));
-            last = Some((source, end.max(seen)));
-        }
-        sum
+    let union = |align| {
+        let blocks = joined(extents.iter(), align);
+        blocks.iter().fold(0u64, |sum, (_, r)| sum.saturating_add(r.end - r.start))
     };
     (union(PAGE_BYTES), union(TABLE_SPAN_BYTES) / 512)
 }

@@ -13,7 +13,7 @@ pub(crate) fn nibbles(qs: &[u8; 16]) -> [u8; 32] {
     all
 }
 
-/// Codes that are stored larger by `raise`, at most 32, of at most 6 bits.
+/// Codes of at most 6 bits, each less `raise` (at most 32).
 pub(crate) fn signed(codes: [u8; 32], raise: i8) -> [i8; 32] {
     let mut all = [0; 32];
     for (signed, code) in all.iter_mut().zip(codes) {
@@ -102,7 +102,7 @@ pub(crate) fn tq1_0(block: &blocks::TQ1_0, g: usize) -> [i8; 32] {
 
 /// Codes less one of values `32g..32g + 32` of a `TQ2_0` block.
 pub(crate) fn tq2_0(block: &blocks::TQ2_0, g: usize) -> [i8; 32] {
-    two_bits(&block.qs, g).map(|q| q.cast_signed() - 1)
+    signed(two_bits(&block.qs, g), 1)
 }
 
 /// Plus or minus one: values `32g..32g + 32` of a `Q1_0` block.
