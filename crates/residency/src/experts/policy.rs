@@ -9,6 +9,7 @@
 //! are otherwise equal, the one whose layer is farthest ahead goes.
 
 use super::rates::Rates;
+use super::shares::Shares;
 
 /// How the unit that goes is chosen.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -23,13 +24,13 @@ pub enum Policy {
         /// Tokens after which a use counts half.
         half_life: f32,
     },
-    /// As [`Policy::Lfu`], but each layer keeps its share of the slots.
+    /// As [`Policy::Lfu`], but each layer keeps an equal share of the slots.
     LfuPerLayer {
         /// Tokens after which a use counts half.
         half_life: f32,
     },
-    /// As [`Policy::LfuPerLayer`], with counts that forget at three speeds; those that predict best count
-    /// most.
+    /// As [`Policy::LfuPerLayer`], with shares that follow where slots would save reads, and counts that forget
+    /// at four speeds, of which those that predict best count most.
     Mixed,
     /// S3-FIFO: a tenth of the slots for newcomers, who move on when they are used again; a queue that
     /// gives used ones another round.
@@ -92,9 +93,6 @@ pub(super) struct Judge {
     policy: Policy,
     seen: Vec<Seen>,
     layers: u32,
-    /// Slots by layer.
-    held: Vec<u32>,
-    share: u32,
     slots: u32,
     now: u64,
     layer: u32,
@@ -105,6 +103,7 @@ pub(super) struct Judge {
     newcomers: u32,
     queue_clock: u64,
     rates: Rates,
+    shares: Shares,
 }
 
 impl Judge {
@@ -122,8 +121,6 @@ impl Judge {
             policy,
             seen: layers_of_units.iter().map(seen).collect(),
             layers,
-            held: vec![0; layers as usize],
-            share: (slots / layers).max(1),
             slots,
             now: 0,
             layer: 0,
@@ -133,6 +130,7 @@ impl Judge {
             newcomers: 0,
             queue_clock: 0,
             rates: Rates::new(layers_of_units.len(), layers as usize),
+            shares: Shares::new(layers_of_units, slots),
         }
     }
 
@@ -144,6 +142,7 @@ impl Judge {
     pub fn pass(&mut self, tokens: u32) {
         self.now += u64::from(tokens);
         self.rates.pass(u64::from(tokens));
+        self.shares.pass(tokens);
     }
 
     /// `tokens` of the pass use a unit.
@@ -156,6 +155,7 @@ impl Judge {
         let seen = &mut self.seen[unit as usize];
         self.layer = seen.layer;
         if self.policy == Policy::Mixed {
+            self.shares.wanted(unit, seen.layer);
             return self.rates.used(unit, seen.layer, tokens);
         }
         seen.order = self.uses;
@@ -169,7 +169,7 @@ impl Judge {
     /// A unit has been given a slot.
     pub fn entered(&mut self, unit: u32, slot: u32) {
         let seen = &mut self.seen[unit as usize];
-        self.held[seen.layer as usize] += 1;
+        self.shares.entered(seen.layer);
         self.queue_clock += 1;
         self.queued[slot as usize] = self.queue_clock;
         let is_new = seen.ghost_until < self.queue_clock;
@@ -181,7 +181,7 @@ impl Judge {
     /// A unit has lost its slot.
     pub fn left(&mut self, unit: u32, slot: u32) {
         let seen = &mut self.seen[unit as usize];
-        self.held[seen.layer as usize] -= 1;
+        self.shares.left(unit, seen.layer);
         if std::mem::take(&mut self.newcomer[slot as usize]) {
             self.newcomers -= 1;
             seen.ghost_until = self.queue_clock + u64::from(self.slots);
@@ -208,8 +208,8 @@ impl Judge {
             Policy::LfuPerLayer { .. } | Policy::Mixed => {
                 let own = seen(for_unit).layer;
                 // A layer below its share takes from those above theirs.
-                let above = |layer: u32| self.held[layer as usize] > self.share;
-                let from = |layer| if above(own) { layer == own } else { above(layer) };
+                let takes = self.shares.below(own);
+                let from = |layer| if takes { self.shares.above(layer) } else { layer == own };
                 self.coldest(candidates().filter(|&(_, unit)| from(seen(unit).layer)))
                     .or_else(|| self.coldest(candidates().filter(|c| seen(c.1).layer == own)))
                     .or_else(|| self.coldest(candidates()))

@@ -1,0 +1,166 @@
+//! How many slots each layer keeps.
+//!
+//! Layers differ: where each token asks for other experts, slots save few reads each but many are wanted;
+//! where a few experts serve nearly all tokens, the slots behind those few are idle. Which is which is not
+//! known beforehand, so shares begin equal and follow what is seen: a layer that misses a unit which left
+//! only lately would have had it with a few slots more, so it gets a part of a slot, of which all pay the
+//! same. (Ghost lists that steer sizes are those of Megiddo and Modha, "ARC", 2003; here between layers.)
+//!
+//! The constants are a compromise found by replay (docs/residency.md): larger steps help a model whose layers
+//! differ more, and cost one whose layers are alike, as chance moves shares there.
+
+/// How lately a unit must have left, in departures from its layer, as a part of a layer's even share.
+const LATELY: f32 = 0.5;
+/// What a miss of such a unit moves, as a part of the even share: at first, while nothing is known, and what is
+/// left of that at least.
+const STEP: f32 = 0.04;
+const LEAST_STEP: f32 = 0.1;
+/// Tokens after which the step is half.
+const SETTLED_TOKENS: f32 = 50.0;
+/// The least a layer keeps, as a part of the even share.
+const LEAST: f32 = 0.25;
+
+/// The layers' shares of the slots, and what they are learnt from.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    layers: Vec<Layer>,
+    /// By unit: the number of its departure from its layer, from 1; 0 before it, and again once it has been wanted.
+    departed: Vec<u64>,
+    /// The share of each layer that has units, were all equal.
+    even: f32,
+    /// Whether this pass is a single token; and those so far.
+    decoding: bool,
+    tokens: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Layer {
+    units: u32,
+    held: u32,
+    share: f32,
+    departures: u64,
+}
+
+impl Shares {
+    pub fn new(layers_of_units: &[u32], slots: u32) -> Shares {
+        let count = layers_of_units.iter().max().map_or(1, |last| last + 1);
+        let mut layers = vec![Layer::default(); count as usize];
+        layers_of_units.iter().for_each(|&layer| layers[layer as usize].units += 1);
+        let used = layers.iter().filter(|layer| layer.units > 0).count();
+        let even = slots as f32 / used.max(1) as f32;
+        for layer in layers.iter_mut().filter(|layer| layer.units > 0) {
+            layer.share = even;
+        }
+        Shares {
+            layers,
+            departed: vec![0; layers_of_units.len()],
+            even,
+            decoding: false,
+            tokens: 0,
+        }
+    }
+
+    /// So many tokens begin.
+    pub fn pass(&mut self, tokens: u32) {
+        self.decoding = tokens == 1;
+        self.tokens += u64::from(self.decoding);
+    }
+
+    /// A unit is wanted, and may be there by a guess. Learns from single tokens only: a batch reads what it wants
+    /// in the order of the file, whoever left when.
+    pub fn wanted(&mut self, unit: u32, layer: u32) {
+        let departed = std::mem::take(&mut self.departed[unit as usize]);
+        let ago = self.layers[layer as usize].departures - departed;
+        if self.decoding && departed > 0 && (ago as f32) < (LATELY * self.even).max(1.0) {
+            self.give_a_part_to(layer);
+        }
+    }
+
+    fn give_a_part_to(&mut self, layer: u32) {
+        let settled = SETTLED_TOKENS / (SETTLED_TOKENS + self.tokens as f32);
+        let step = self.even * STEP * settled.max(LEAST_STEP);
+        let part = step / self.layers.len() as f32;
+        let least = LEAST * self.even;
+        let mut taken = 0.0;
+        for Layer { share, .. } in &mut self.layers {
+            let less = part.min(*share - least).max(0.0);
+            *share -= less;
+            taken += less;
+        }
+        self.layers[layer as usize].share += taken;
+    }
+
+    /// A unit of a layer has been given a slot.
+    pub fn entered(&mut self, layer: u32) {
+        self.layers[layer as usize].held += 1;
+    }
+
+    /// A unit of a layer has lost its slot.
+    pub fn left(&mut self, unit: u32, layer: u32) {
+        let layer = &mut self.layers[layer as usize];
+        layer.held -= 1;
+        layer.departures += 1;
+        self.departed[unit as usize] = layer.departures;
+    }
+
+    /// Whether one slot more is within this layer's share. A layer at its share replaces its own, and does not
+    /// take: else each miss would move a slot to and fro and let go what the other layer counts on.
+    pub fn below(&self, layer: u32) -> bool {
+        let Layer { held, share, .. } = self.layers[layer as usize];
+        held as f32 + 1.0 <= share
+    }
+
+    /// Whether this layer holds more than its share.
+    pub fn above(&self, layer: u32) -> bool {
+        let Layer { held, share, .. } = self.layers[layer as usize];
+        held as f32 > share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experts::{Admit, ExpertCache, Policy};
+    use crate::extent::UnitId;
+
+    /// Two layers of 16 units and 12 slots: the first asks for nine in turn, the second always for the same.
+    #[test]
+    fn slots_go_to_the_layer_that_misses_what_left_lately() {
+        let layers: Vec<u32> = (0..32).map(|unit| unit / 16).collect();
+        let mut cache = ExpertCache::new(&layers, 12, Policy::Mixed);
+        let mut late_hits = 0;
+        for token in 0..600 {
+            cache.begin_pass(1);
+            for unit in [UnitId(token % 9), UnitId(16)] {
+                let hit = cache.want(unit, 1);
+                late_hits += u32::from(hit && token >= 500);
+                if !hit {
+                    let claim = cache.claim(unit, Admit::Keep).unwrap();
+                    cache.filled(claim.slot, true);
+                    assert!(cache.hold(claim.slot));
+                    cache.release(claim.slot);
+                }
+            }
+        }
+        // With equal shares, six slots, three of nine tokens would miss at the least.
+        assert_eq!(late_hits, 200);
+    }
+
+    #[test]
+    fn shares_sum_to_the_slots_and_keep_their_least() {
+        // The layer in the middle has no experts.
+        let layers: Vec<u32> = (0..24).map(|unit| unit / 8 * 2).collect();
+        let mut shares = Shares::new(&layers, 12);
+        for round in 0..5000u32 {
+            shares.pass(1);
+            let unit = round % 2;
+            shares.wanted(unit, 0);
+            shares.entered(0);
+            shares.left(unit, 0);
+        }
+        let all: Vec<f32> = shares.layers.iter().map(|layer| layer.share).collect();
+        assert!((all.iter().sum::<f32>() - 12.0).abs() < 0.01, "{all:?}");
+        assert_eq!(all[1], 0.0);
+        assert!(all[0] > 9.5 && all[2] >= 1.0 && all[4] >= 1.0, "{all:?}");
+    }
+}
