@@ -107,7 +107,7 @@ pub fn options(budget: &BudgetOptions, expected: Expected) -> LoadOptions {
         prompt_tokens: expected.prompt_tokens.unwrap_or(defaults.prompt_tokens),
         tokens_needed: expected.tokens.unwrap_or(defaults.tokens_needed),
         logit_rows: expected.logit_rows,
-        guess_experts: budget.guess,
+        guess_experts: !budget.no_guess,
         caller_bytes: expected.caller_bytes,
         sequences: defaults.sequences,
     }

@@ -87,7 +87,7 @@ impl Default for LoadOptions {
             tokens_needed: 0,
             logit_rows: 1,
             sequences: Sequences::Exactly(1),
-            guess_experts: false,
+            guess_experts: true,
             caller_bytes: 0,
         }
     }

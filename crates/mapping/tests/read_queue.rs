@@ -343,6 +343,54 @@ fn demands_go_first_and_guesses_can_be_withdrawn() {
     });
 }
 
+/// Depth is no bar here: what holds the guess back is that others are with the kernel.
+#[test]
+fn guesses_wait_for_an_idle_disk_unless_they_are_promoted() {
+    let dir = TempDir::new();
+    let path = dir.file("model", 4 << 20);
+    both_engines(|backend| {
+        let file = DirectFile::open(&path).unwrap();
+        let options = QueueOptions { depth: 8, ..options(backend) };
+        let mut queue = ReadQueue::new(vec![file], options).unwrap();
+        let mut slots = Arena::new(4 << 20).unwrap().into_slots(512 << 10);
+        let mut submit = |queue: &mut ReadQueue, token: u64, priority| {
+            let wanted = request(token, token * (512 << 10), 512 << 10, slots.pop().unwrap());
+            queue.submit(ReadRequest { priority, ..wanted }).unwrap();
+        };
+        submit(&mut queue, 0, Priority::Demand);
+        submit(&mut queue, 1, Priority::Ahead);
+        submit(&mut queue, 2, Priority::Guess);
+        submit(&mut queue, 3, Priority::Guess);
+        submit(&mut queue, 4, Priority::Guess);
+        assert!(queue.promote_guess(3) && !queue.promote_guess(3));
+        assert!(!queue.promote_guess(0), "no guess");
+        assert!(!queue.promote_guess(77), "nobody's");
+        assert_eq!(queue.cancel_guesses(), 2, "{backend:?}: neither 2 nor 4 can have begun");
+        let mut read = Vec::new();
+        while let Some(done) = queue.wait_complete(TIMEOUT).unwrap() {
+            match done.result {
+                Ok(range) => {
+                    assert_pattern(&done.slot.as_slice()[range], done.token * (512 << 10));
+                    read.push(done.token);
+                }
+                Err(Error::Cancelled { .. }) => assert!([2, 4].contains(&done.token)),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        read.sort_unstable();
+        assert_eq!(read, [0, 1, 3], "{backend:?}");
+        // On an idle disk a guess begins at once, and can be promoted on its way.
+        let mut slots = Arena::new(1 << 20).unwrap().into_slots(1 << 20);
+        let wanted = request(9, 0, 1 << 20, slots.pop().unwrap());
+        queue.submit(ReadRequest { priority: Priority::Guess, ..wanted }).unwrap();
+        assert_eq!(queue.cancel_guesses(), 0, "{backend:?}: it has begun");
+        assert!(queue.promote_guess(9));
+        let done = queue.wait_complete(TIMEOUT).unwrap().unwrap();
+        assert_pattern(done.bytes().unwrap(), 0);
+        assert!(queue.is_empty());
+    });
+}
+
 #[test]
 fn dropping_a_busy_queue_is_safe() {
     let dir = TempDir::new();

@@ -164,6 +164,16 @@ impl DirectLane {
         })
     }
 
+    /// A guess is needed after all; nothing where it is none, or has come back.
+    pub fn promote(&mut self, issue: Issue) {
+        self.queue.promote_guess(token(issue));
+    }
+
+    /// Guesses that have not begun come back as cancelled.
+    pub fn cancel_guesses(&mut self) {
+        self.queue.cancel_guesses();
+    }
+
     fn put_back(&mut self, x: &Extent, issue: Issue, slot: Slot) {
         match issue.to {
             Destination::Slot(SlotId(i)) => self.ring[i as usize] = Buffer::Empty(slot),

@@ -8,8 +8,8 @@ use lowtide_mapping::{Backend, DirectFile, Error, Priority, QueueOptions};
 use crate::board::Whereabouts;
 use crate::direct::{Arrival, DirectLane, Filled};
 use crate::error::ResidencyError;
-use crate::experts::Policy;
-use crate::experts::live::{Fetch, LiveExperts};
+use crate::experts::live::{ExpertUse, Fetch, LiveExperts, Outcome};
+use crate::experts::{Policy, Standing};
 use crate::extent::{Extent, ExtentId, UNIT_SLICES, UnitId};
 use crate::mapped::{MappedLane, Populated};
 use crate::plan::{PinnedIn, Placement, Plan, Streaming};
@@ -239,17 +239,37 @@ impl Driver {
         result: Result<(), ResidencyError>,
     ) {
         let Some(experts) = self.experts.as_mut() else { return };
-        match result {
+        let outcome = match result {
             Ok(()) => {
                 store.board.set(x.id, Whereabouts::Memory);
                 store.board.read(x.len);
+                Outcome::Read
             }
-            Err(_) => store.board.set(x.id, Whereabouts::Disk),
+            Err(error) => {
+                store.board.set(x.id, Whereabouts::Disk);
+                if let ResidencyError::Read { source: Error::Cancelled { .. }, .. } = error {
+                    Outcome::Withdrawn
+                } else {
+                    self.errors.insert(x.id, error);
+                    Outcome::Failed
+                }
+            }
+        };
+        let guess_read = experts.slice_done(slot, outcome);
+        self.figures.expert_guesses += u64::from(guess_read);
+    }
+
+    /// What a layer has asked for is no guess any more, and other guesses that have not begun were wrong.
+    pub fn settle_guesses(&mut self, plan: &Plan, uses: &[ExpertUse]) {
+        let (Some(experts), Some(direct)) = (&self.experts, &mut self.direct) else { return };
+        for unit in uses.iter().map(|u| u.unit) {
+            if let Standing::Loading(slot) = experts.standing(unit) {
+                for extent in plan.extents().units()[unit.index()].slices {
+                    direct.promote(Issue { extent, to: Destination::Expert(slot) });
+                }
+            }
         }
-        experts.slice_done(slot, result.is_ok());
-        if let Err(error) = result {
-            self.errors.insert(x.id, error);
-        }
+        direct.cancel_guesses();
     }
 
     /// Mapped streaming: drops the pages of a unit that has lost its slot.
@@ -302,7 +322,7 @@ impl Driver {
             (true, Some(direct), _) => {
                 // Experts are demanded: the ring only runs ahead, and waits its turn.
                 let ahead = self.experts.is_some();
-                let priority = if ahead { Priority::Guess } else { Priority::Demand };
+                let priority = if ahead { Priority::Ahead } else { Priority::Demand };
                 direct.start(x, issue, priority).map_err(fault)
             }
             (false, _, Some(mapped)) => {

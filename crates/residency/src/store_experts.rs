@@ -36,6 +36,7 @@ impl Store {
         let Some(experts) = driver.experts.as_mut() else { return Ok(()) };
         experts.cache().set_there(there);
         let met = experts.demand(uses, is_stream);
+        driver.settle_guesses(&self.plan, uses);
         let mut pass = self.pass.borrow_mut();
         pass.expert_hits += met.hits;
         pass.expert_misses += met.misses;
@@ -54,9 +55,9 @@ impl Store {
         if let Some(experts) = driver.experts.as_mut() {
             experts.guess(units, &mut fetches);
         }
-        self.pass.borrow_mut().expert_guesses += fetches.len() as u64;
         fetches.drain(..).for_each(|fetch| driver.fetch(self, fetch, Priority::Guess));
         driver.guessed = fetches;
+        driver.pump(self);
     }
 
     /// Whether extents can be had without waiting, and out of their order.

@@ -215,6 +215,41 @@ fn passes_given_up_guesses_and_misuse() {
     assert!(matches!(store.acquire(slice), Err(ResidencyError::Unknown { .. })));
 }
 
+/// Each layer guesses four experts of the next, of which two are asked for.
+#[test]
+fn guesses_are_read_or_withdrawn_and_change_no_byte() {
+    let model = Model::write("expert-guesses", 24 * MIB);
+    let (_, units) = extents(&model);
+    for kind in KINDS {
+        let store = store(&model, 14 * MIB, kind);
+        if store.plan().experts.slots == 0 {
+            continue;
+        }
+        for token in 0..200 {
+            store.begin_pass(|_| false).unwrap();
+            for layer in 0..LAYERS {
+                let first = (token * 5 + layer) % EXPERTS;
+                let wanted = uses(&units, layer, (0..USED).map(|i| (first + i) % EXPERTS));
+                store.demand_experts(&wanted, false).unwrap();
+                let next = (token * 5 + layer + 1 + 2) % EXPERTS;
+                let guessed =
+                    uses(&units, (layer + 1) % LAYERS, (0..4).map(|i| (next + i) % EXPERTS));
+                let guessed: Vec<UnitId> = guessed.iter().map(|u| u.unit).collect();
+                store.guess_experts(&guessed);
+                wanted.iter().rev().for_each(|u| check_unit(&store, u.unit));
+            }
+            store.end_pass().unwrap();
+        }
+        let total = store.stats().total;
+        let (guesses, right) = (total.expert_guesses, total.expert_guesses_right);
+        assert!(right > 0 && guesses > 0, "{kind:?}: {right} of {guesses}");
+        assert_eq!(total.expert_hits + total.expert_misses, u64::from(200 * LAYERS * USED));
+        // Whatever became of a guess, each unit can be had.
+        store.begin_pass(|_| false).unwrap();
+        units.iter().for_each(|unit| check_unit(&store, *unit));
+    }
+}
+
 #[test]
 fn a_file_cut_short_is_an_error_that_names_the_slice() {
     install_sigbus_guard().unwrap();

@@ -49,8 +49,11 @@ pub struct BudgetOptions {
     #[arg(long, value_enum, value_name = "WAY", default_value_t, hide_possible_values = true)]
     #[arg(help = "How bytes of the model come in: auto, mapped, direct")]
     pub io: Io,
-    /// Read experts that the next layer may need before its router has spoken
+    /// Read no expert before a router has asked for it
     #[arg(long)]
+    pub no_guess: bool,
+    /// What is so anyway; for commands that say it.
+    #[arg(long, hide = true, overrides_with = "no_guess")]
     pub guess: bool,
     /// Format of the KV cache
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, hide_possible_values = true)]

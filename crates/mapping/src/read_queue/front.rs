@@ -24,7 +24,11 @@ pub struct ReadQueue {
     pending: Vec<Option<Pending>>,
     free: Vec<u32>,
     demands: VecDeque<u32>,
-    guesses: VecDeque<u32>,
+    aheads: VecDeque<u32>,
+    /// All guesses that are not complete, in their order; short, so it is searched.
+    guesses: Vec<u32>,
+    /// Pieces of them that are with the engine or wait to be read again.
+    guess_pieces: usize,
     again: VecDeque<Piece>,
     /// Completions to be taken, each with its index in `pending`, which is free only then.
     ready: VecDeque<(u32, Completion)>,
@@ -49,7 +53,9 @@ impl ReadQueue {
             // Lowest index last, so that it is taken first. At most 65536 by check_options.
             free: (0..requests as u32).rev().collect(),
             demands: VecDeque::with_capacity(requests),
-            guesses: VecDeque::with_capacity(requests),
+            aheads: VecDeque::with_capacity(requests),
+            guesses: Vec::with_capacity(requests),
+            guess_pieces: 0,
             again: VecDeque::with_capacity(options.depth),
             ready: VecDeque::with_capacity(requests),
             stats: QueueStats::default(),
@@ -83,12 +89,6 @@ impl ReadQueue {
         self.len() == 0
     }
 
-    /// Whether every piece the engine can take is taken: the disk has all the work it may have.
-    #[must_use]
-    pub fn is_saturated(&self) -> bool {
-        self.engine.in_flight() >= self.options.depth
-    }
-
     /// What was done so far.
     #[must_use]
     pub fn stats(&self) -> QueueStats {
@@ -105,7 +105,9 @@ impl ReadQueue {
         }
     }
 
-    /// Takes a request and starts it as soon as the depth allows. Does not wait for the disk.
+    /// Takes a request. It starts as soon as the depth allows, at the latest with the next look at the queue
+    /// ([`ReadQueue::try_complete`], [`ReadQueue::wait_complete`]): io_uring takes all that came between two looks
+    /// by one call. Does not wait for the disk.
     ///
     /// # Errors
     /// [`Rejected`] with the slot and `QueueFull`, `UnknownFile`, `ZeroLength`, `TooLong`,
@@ -138,11 +140,10 @@ impl ReadQueue {
         self.pending[index as usize] = Some(pending);
         match priority {
             Priority::Demand => self.demands.push_back(index),
-            Priority::Guess => self.guesses.push_back(index),
+            Priority::Ahead => self.aheads.push_back(index),
+            Priority::Guess => self.guesses.push(index),
         }
         self.pump();
-        // A refusal is not lost: the entries stay in the ring, and try_complete meets it again.
-        let _ = self.engine.flush();
         Ok(())
     }
 
@@ -200,27 +201,44 @@ impl ReadQueue {
         }
     }
 
+    /// Makes a demand of a guess, of which some may have been read; `token` is its request's. False where no
+    /// such guess is inside.
+    pub fn promote_guess(&mut self, token: u64) -> bool {
+        let is_it = |index: &u32| {
+            self.pending[*index as usize].as_ref().is_some_and(|pending| pending.token == token)
+        };
+        let Some(at) = self.guesses.iter().position(is_it) else { return false };
+        let index = self.guesses.remove(at);
+        let Some(pending) = self.pending[index as usize].as_mut() else { return false };
+        pending.priority = Priority::Demand;
+        self.guess_pieces -= pending.outstanding;
+        if pending.cut < pending.span.length {
+            self.demands.push_back(index);
+        }
+        true
+    }
+
     /// Withdraws the guesses that have not been started; their slots come back as completions with
     /// `Error::Cancelled`. Returns how many there were.
     pub fn cancel_guesses(&mut self) -> usize {
-        let mut cancelled = 0;
-        for _ in 0..self.guesses.len() {
-            let Some(index) = self.guesses.pop_front() else { break };
-            let Some(pending) = self.pending[index as usize].as_mut() else { continue };
-            if pending.cut > 0 {
-                self.guesses.push_back(index);
-                continue;
+        let before = self.guesses.len();
+        let mut i = 0;
+        while let Some(&index) = self.guesses.get(i) {
+            match self.pending[index as usize].as_mut().filter(|pending| pending.cut == 0) {
+                Some(pending) => {
+                    let place =
+                        self.files[pending.file].place(pending.offset, pending.length as u64);
+                    pending.failure = Some(Error::Cancelled { place });
+                    self.finish(index);
+                }
+                None => i += 1,
             }
-            let place = self.files[pending.file].place(pending.offset, pending.length as u64);
-            pending.failure = Some(Error::Cancelled { place });
-            self.finish(index);
-            cancelled += 1;
         }
-        cancelled
+        before - self.guesses.len()
     }
 
-    /// Gives the engine pieces until its depth is reached: first what must be read again, then demands,
-    /// then guesses.
+    /// Gives the engine pieces until its depth is reached: first what must be read again, then demands, then
+    /// what is read ahead, then guesses, as far as they may.
     fn pump(&mut self) {
         while self.engine.in_flight() < self.options.depth {
             let Some(piece) = self.again.pop_front().or_else(|| self.cut_piece()) else { break };
@@ -228,10 +246,25 @@ impl ReadQueue {
         }
     }
 
+    /// The request whose piece goes next.
+    fn next_request(&self) -> Option<u32> {
+        if let Some(&certain) = self.demands.front().or_else(|| self.aheads.front()) {
+            return Some(certain);
+        }
+        let others = self.engine.in_flight().saturating_sub(self.guess_pieces);
+        if others > 0 || self.guess_pieces >= GUESS_PIECES_MAX {
+            return None;
+        }
+        let waits = |index: &&u32| {
+            let pending = self.pending[**index as usize].as_ref();
+            pending.is_some_and(|pending| pending.cut < pending.span.length)
+        };
+        self.guesses.iter().find(waits).copied()
+    }
+
     /// The next piece of the first waiting request.
     fn cut_piece(&mut self) -> Option<Piece> {
-        let queue = if self.demands.is_empty() { &mut self.guesses } else { &mut self.demands };
-        let index = *queue.front()?;
+        let index = self.next_request()?;
         let pending = self.pending[index as usize].as_mut()?;
         let length = (pending.span.length - pending.cut).min(self.options.piece_bytes);
         // SAFETY: submit checked that the slot is at least span.length long, and cut < span.length.
@@ -240,17 +273,30 @@ impl ReadQueue {
         pending.cut += length;
         pending.outstanding += 1;
         pending.started.get_or_insert_with(Instant::now);
-        if pending.cut == pending.span.length {
-            queue.pop_front();
-        }
+        self.guess_pieces += usize::from(pending.priority == Priority::Guess);
         // At most 65536 files fit a process's descriptors; check_options bounds the requests.
-        Some(Piece { request: index, file: pending.file as u32, offset, into, length })
+        let piece = Piece { request: index, file: pending.file as u32, offset, into, length };
+        if pending.cut == pending.span.length {
+            self.leave_waiting(index);
+        }
+        Some(piece)
+    }
+
+    /// A request has no more pieces to be cut: it leaves those that wait.
+    fn leave_waiting(&mut self, index: u32) {
+        match self.pending[index as usize].as_ref().map(|pending| pending.priority) {
+            Some(Priority::Demand) => self.demands.retain(|&waiting| waiting != index),
+            Some(Priority::Ahead) => self.aheads.retain(|&waiting| waiting != index),
+            // Guesses stay in their list until they are complete.
+            Some(Priority::Guess) | None => {}
+        }
     }
 
     /// Takes note of one piece's end, and of its request's where it was the last.
     fn settle_piece(&mut self, done: Done) {
         let index = done.piece.request;
         let Some(pending) = self.pending[index as usize].as_mut() else { return };
+        let before = pending.outstanding;
         pending.outstanding -= 1;
         if pending.failure.is_none() {
             match judge(&self.files[pending.file], pending, &done, &mut self.stats) {
@@ -265,20 +311,21 @@ impl ReadQueue {
             }
         }
         let failed = pending.failure.is_some();
-        if failed && pending.cut < pending.span.length {
-            // No more pieces of it: out of its queue.
-            pending.cut = pending.span.length;
-            match pending.priority {
-                Priority::Demand => self.demands.retain(|&waiting| waiting != index),
-                Priority::Guess => self.guesses.retain(|&waiting| waiting != index),
-            }
-        }
         if failed {
             let before = self.again.len();
             self.again.retain(|piece| piece.request != index);
             pending.outstanding -= before - self.again.len();
         }
-        if pending.outstanding == 0 && pending.cut == pending.span.length {
+        if pending.priority == Priority::Guess {
+            self.guess_pieces = self.guess_pieces - before + pending.outstanding;
+        }
+        let is_over = pending.outstanding == 0 && (failed || pending.cut == pending.span.length);
+        if failed && pending.cut < pending.span.length {
+            // No more pieces of it.
+            pending.cut = pending.span.length;
+            self.leave_waiting(index);
+        }
+        if is_over {
             self.finish(index);
         }
     }
@@ -286,6 +333,9 @@ impl ReadQueue {
     /// Turns a request into its completion.
     fn finish(&mut self, index: u32) {
         let Some(pending) = self.pending[index as usize].take() else { return };
+        if pending.priority == Priority::Guess {
+            self.guesses.retain(|&guess| guess != index);
+        }
         self.files[pending.file].drop_behind(&pending.span);
         self.stats.completed += 1;
         let result = match pending.failure {
@@ -334,6 +384,8 @@ fn check_options(options: &QueueOptions) -> Result<(), Error> {
 
 /// The kernel reads at most 0x7fff_f000 bytes a call; a power of two below that.
 const PIECE_BYTES_MAX: usize = 1 << 30;
+/// Pieces of guesses with the kernel at a time: a demand that comes meanwhile is behind no more than these.
+const GUESS_PIECES_MAX: usize = 3;
 /// A bound on the tables; a model has some thousand extents.
 const REQUESTS_MAX: usize = 1 << 16;
 

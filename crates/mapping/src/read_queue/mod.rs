@@ -18,8 +18,8 @@
 //!   [`ReadQueue::backend`] says which.
 //! - **Pieces**: a request longer than `piece_bytes` is read as several pieces, so that one large tile
 //!   fills the depth of an NVMe drive. At most `depth` pieces are with the kernel at a time.
-//! - **Order**: demand before guesses, else first come, first served. Completions come in the order in
-//!   which the disk delivers.
+//! - **Order**: demands before what is read ahead, and guesses only while nothing else is with the kernel; else
+//!   first come, first served. Completions come in the order in which the disk delivers.
 //! - **Errors** are per request: `Unreadable` (the disk), `Truncated` (bytes asked for lie past the end of
 //!   the file). EINTR, EAGAIN and short reads are dealt with inside. A failed request's slot comes back
 //!   too, its content undefined.
@@ -83,10 +83,13 @@ impl Default for QueueOptions {
 /// Which reads go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
-    /// Someone waits for it, or will for certain.
+    /// Someone waits for it, or will shortly.
     #[default]
     Demand,
-    /// Perhaps needed: started only while no demand is waiting.
+    /// Needed for certain, but later: started only while no demand is waiting.
+    Ahead,
+    /// Perhaps needed: started only while the disk has nothing else to do, and a few pieces at a time. (Started
+    /// behind the last demand instead, guesses took half of the disk from those who waited for it.)
     Guess,
 }
 
@@ -103,7 +106,7 @@ pub struct ReadRequest {
     pub length: usize,
     /// Where they go.
     pub slot: Slot,
-    /// Demand or guess.
+    /// Which reads it goes before.
     pub priority: Priority,
 }
 

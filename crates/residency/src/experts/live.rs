@@ -33,9 +33,8 @@ pub(crate) struct LiveExperts {
     demanded: Vec<(UnitId, Admit)>,
     /// All before this one have been asked of the disk.
     next: usize,
-    /// By slot: slices still to come, and whether one has failed.
-    to_come: Vec<u8>,
-    failed: Vec<bool>,
+    /// By slot.
+    arriving: Vec<Arriving>,
     loading: u32,
     /// By layer, since the store was opened.
     traffic: Vec<LayerTraffic>,
@@ -58,6 +57,25 @@ pub(crate) struct Met {
     pub guessed: u64,
     /// Bytes of the misses.
     pub bytes: u64,
+}
+
+/// How the read of a slice ended, the worse the later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) enum Outcome {
+    #[default]
+    Read,
+    /// It was a guess, which nobody needed before it began.
+    Withdrawn,
+    Failed,
+}
+
+/// A unit on its way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arriving {
+    /// Slices.
+    to_come: u8,
+    worst: Outcome,
+    is_guess: bool,
 }
 
 /// Whether guesses pay: at least half of them have to be right, or the disk reads more for nothing than
@@ -120,8 +138,7 @@ impl LiveExperts {
             cache: ExpertCache::new(&layers, slots, policy),
             demanded: Vec::with_capacity(most * 2),
             next: 0,
-            to_come: vec![0; slots as usize],
-            failed: vec![false; slots as usize],
+            arriving: vec![Arriving::default(); slots as usize],
             loading: 0,
             traffic: vec![LayerTraffic::default(); extents.expert_layers() as usize],
             unit_bytes: extents.units().iter().map(bytes).collect(),
@@ -200,8 +217,7 @@ impl LiveExperts {
                 continue;
             }
             if let Some(claim) = self.cache.claim(unit, Admit::Guess) {
-                self.begin(claim.slot);
-                self.guesses.made();
+                self.begin(claim.slot, true);
                 fetches.push(Fetch { unit, claim });
             }
         }
@@ -221,7 +237,7 @@ impl LiveExperts {
                 return None;
             }
             let claim = self.cache.claim(unit, admit)?;
-            self.begin(claim.slot);
+            self.begin(claim.slot, false);
             self.next += 1;
             return Some(Fetch { unit, claim });
         }
@@ -240,25 +256,32 @@ impl LiveExperts {
         let room = self.cache.claim(unit, admit);
         let claim = room.or_else(|| self.cache.claim_wanted(unit, admit, later))?;
         self.next = 0;
-        self.begin(claim.slot);
+        self.begin(claim.slot, false);
         Some(Fetch { unit, claim })
     }
 
-    fn begin(&mut self, slot: SlotId) {
-        self.to_come[slot.0 as usize] = UNIT_SLICES as u8;
-        self.failed[slot.0 as usize] = false;
+    fn begin(&mut self, slot: SlotId, is_guess: bool) {
+        let to_come = UNIT_SLICES as u8;
+        self.arriving[slot.0 as usize] = Arriving { to_come, worst: Outcome::Read, is_guess };
         self.loading += 1;
     }
 
-    /// A slice has come back.
-    pub fn slice_done(&mut self, slot: SlotId, ok: bool) {
-        let i = slot.0 as usize;
-        self.failed[i] |= !ok;
-        self.to_come[i] = self.to_come[i].saturating_sub(1);
-        if self.to_come[i] == 0 {
-            self.loading = self.loading.saturating_sub(1);
-            self.cache.filled(slot, !self.failed[i]);
+    /// A slice has come back. True if with it a guess has been read.
+    pub fn slice_done(&mut self, slot: SlotId, outcome: Outcome) -> bool {
+        let arriving = &mut self.arriving[slot.0 as usize];
+        arriving.worst = arriving.worst.max(outcome);
+        arriving.to_come = arriving.to_come.saturating_sub(1);
+        let Arriving { to_come: 0, worst, is_guess } = *arriving else { return false };
+        self.loading = self.loading.saturating_sub(1);
+        self.cache.filled(slot, worst == Outcome::Read);
+        if worst == Outcome::Withdrawn {
+            self.cache.forget_failed(slot);
+            return false;
         }
+        if is_guess {
+            self.guesses.made();
+        }
+        is_guess
     }
 
     /// Whether nothing is on its way or waiting for room.
