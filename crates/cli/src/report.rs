@@ -58,7 +58,7 @@ pub struct IoReport {
     pub other_s: f64,
     pub expert_hits: u64,
     pub expert_misses: u64,
-    /// Experts read on a guess, and those of the misses that were.
+    /// Experts guessed, and those of the misses that were.
     pub expert_guesses: u64,
     pub expert_guesses_right: u64,
     /// Of each layer that has experts: hits and misses.

@@ -261,12 +261,9 @@ pub enum Error {
         /// Requests the queue was made for.
         capacity: usize,
     },
-    /// A guess was withdrawn before it was started.
-    #[error("the read of {place} was cancelled before it began")]
-    Cancelled {
-        /// What was to be read.
-        place: Place,
-    },
+    /// A guess was withdrawn before it was started. No place: it is part of reading, and takes no memory.
+    #[error("a read was cancelled before it began")]
+    Cancelled,
     /// The file index is not one of the queue's files.
     #[error("the read queue has {files} files, there is no file {index}")]
     UnknownFile {

@@ -127,9 +127,9 @@ impl DirectLane {
         u32::try_from(there / self.slot_bytes.max(1)).unwrap_or(u32::MAX)
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is with the disk.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.in_flight() == 0
     }
 
     /// Starts a read; does not wait.

@@ -8,9 +8,9 @@ use lowtide_mapping::{Backend, DirectFile, Error, Priority, QueueOptions};
 use crate::board::Whereabouts;
 use crate::direct::{Arrival, DirectLane, Filled};
 use crate::error::ResidencyError;
-use crate::experts::live::{ExpertUse, Fetch, LiveExperts, Outcome};
+use crate::experts::live::{Came, ExpertUse, Fetch, LiveExperts, Outcome};
 use crate::experts::{Policy, Standing};
-use crate::extent::{Extent, ExtentId, UNIT_SLICES, UnitId};
+use crate::extent::{Extent, ExtentId, UNIT_SLICES, UnitId, Use};
 use crate::mapped::{MappedLane, Populated};
 use crate::plan::{PinnedIn, Placement, Plan, Streaming};
 use crate::ring::SlotId;
@@ -247,7 +247,7 @@ impl Driver {
             }
             Err(error) => {
                 store.board.set(x.id, Whereabouts::Disk);
-                if let ResidencyError::Read { source: Error::Cancelled { .. }, .. } = error {
+                if let ResidencyError::Read { source: Error::Cancelled, .. } = error {
                     Outcome::Withdrawn
                 } else {
                     self.errors.insert(x.id, error);
@@ -255,8 +255,14 @@ impl Driver {
                 }
             }
         };
-        let guess_read = experts.slice_done(slot, outcome);
-        self.figures.expert_guesses += u64::from(guess_read);
+        let Came { is_guess, forgotten } = experts.slice_done(slot, outcome);
+        self.figures.expert_guesses += u64::from(is_guess);
+        if let (true, Use::Expert { unit, .. }) = (forgotten, x.usage) {
+            for id in store.plan.extents().units()[unit.index()].slices {
+                store.board.set(id, Whereabouts::Disk);
+                self.errors.remove(&id);
+            }
+        }
     }
 
     /// What a layer has asked for is no guess any more, and other guesses that have not begun were wrong.
@@ -492,6 +498,7 @@ impl Driver {
         if let Some(since) = self.busy_since {
             self.figures.disk_busy_s += (now - since).as_secs_f64();
         }
+        // A guess that waits for its turn is no work of the disk's.
         let idle = self.direct.as_ref().is_none_or(DirectLane::is_idle)
             && self.mapped.as_ref().is_none_or(MappedLane::is_idle);
         self.busy_since = (!idle).then_some(now);

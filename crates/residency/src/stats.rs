@@ -26,7 +26,7 @@ pub struct PassStats {
     pub expert_misses: u64,
     /// Bytes of those.
     pub expert_bytes: u64,
-    /// Experts read on a guess.
+    /// Experts guessed; read, unless a router had spoken before that began and wanted others.
     pub expert_guesses: u64,
     /// Of the misses: read on a guess, and so on their way or there when a router asked for them.
     pub expert_guesses_right: u64,

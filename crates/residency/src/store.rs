@@ -113,7 +113,7 @@ pub struct Store {
     pub(crate) driver: RefCell<Driver>,
     rows: RefCell<Option<RowReader>>,
     /// Pinned extents are all there and nothing is streamed: the driver has nothing to do.
-    settled: Cell<bool>,
+    pub(crate) settled: Cell<bool>,
     checked: Cell<Instant>,
     pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,

@@ -48,7 +48,8 @@ impl Store {
     }
 
     /// Reads experts that may be needed soon, while the disk has nothing else to do, in the room of those
-    /// that would go next. Where too few guesses turn out right, most are left undone.
+    /// that would go next. Where too few guesses turn out right, most are left undone. (Through the mapping they are
+    /// brought in in turn with all else, and not withdrawn.)
     pub fn guess_experts(&self, units: &[UnitId]) {
         let mut driver = self.driver.borrow_mut();
         let mut fetches = std::mem::take(&mut driver.guessed);
@@ -58,6 +59,8 @@ impl Store {
         fetches.drain(..).for_each(|fetch| driver.fetch(self, fetch, Priority::Guess));
         driver.guessed = fetches;
         driver.pump(self);
+        // While some are left, each tile that is taken starts what the disk has room for.
+        self.settled.set(driver.is_settled());
     }
 
     /// Whether extents can be had without waiting, and out of their order.

@@ -89,6 +89,12 @@ impl ReadQueue {
         self.len() == 0
     }
 
+    /// Pieces that are with the kernel, or done and not yet looked at.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.engine.in_flight()
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn stats(&self) -> QueueStats {
@@ -226,9 +232,7 @@ impl ReadQueue {
         while let Some(&index) = self.guesses.get(i) {
             match self.pending[index as usize].as_mut().filter(|pending| pending.cut == 0) {
                 Some(pending) => {
-                    let place =
-                        self.files[pending.file].place(pending.offset, pending.length as u64);
-                    pending.failure = Some(Error::Cancelled { place });
+                    pending.failure = Some(Error::Cancelled);
                     self.finish(index);
                 }
                 None => i += 1,

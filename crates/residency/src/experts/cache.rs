@@ -133,6 +133,11 @@ impl ExpertCache {
         std::mem::replace(&mut self.wanted[unit.index()], stays) != stays
     }
 
+    /// Whether a slot's unit came by a guess and nobody has asked for it.
+    pub(super) fn is_unasked(&self, slot: SlotId) -> bool {
+        self.guessed[slot.0 as usize]
+    }
+
     /// How a unit stands.
     #[must_use]
     pub fn standing(&self, unit: UnitId) -> Standing {
@@ -240,8 +245,8 @@ impl ExpertCache {
         self.place[unit as usize] = NONE;
         self.free += 1;
         self.set_passing(slot as u32, false);
-        self.guessed[slot] = false;
-        self.judge.left(unit, slot as u32);
+        let was_wanted = !std::mem::take(&mut self.guessed[slot]);
+        self.judge.left(unit, slot as u32, was_wanted);
         Some(unit)
     }
 

@@ -69,6 +69,15 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+/// What the last slice of a unit brought with it; nothing for those before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Came {
+    /// It was read, or was to be, on a guess.
+    pub is_guess: bool,
+    /// It is absent again, as if it had not been asked of the disk.
+    pub forgotten: bool,
+}
+
 /// A unit on its way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Arriving {
@@ -266,22 +275,26 @@ impl LiveExperts {
         self.loading += 1;
     }
 
-    /// A slice has come back. True if with it a guess has been read.
-    pub fn slice_done(&mut self, slot: SlotId, outcome: Outcome) -> bool {
+    /// A slice has come back.
+    pub fn slice_done(&mut self, slot: SlotId, outcome: Outcome) -> Came {
         let arriving = &mut self.arriving[slot.0 as usize];
         arriving.worst = arriving.worst.max(outcome);
         arriving.to_come = arriving.to_come.saturating_sub(1);
-        let Arriving { to_come: 0, worst, is_guess } = *arriving else { return false };
+        let Arriving { to_come: 0, worst, is_guess } = *arriving else { return Came::default() };
         self.loading = self.loading.saturating_sub(1);
+        let unasked = self.cache.is_unasked(slot);
         self.cache.filled(slot, worst == Outcome::Read);
-        if worst == Outcome::Withdrawn {
+        // What was withdrawn, and the failure of what nobody asked for, nobody is told.
+        let forgotten = worst == Outcome::Withdrawn || (worst == Outcome::Failed && unasked);
+        if forgotten {
             self.cache.forget_failed(slot);
-            return false;
+            // Somebody may have asked meanwhile, and passed it by as on its way.
+            self.next = 0;
         }
         if is_guess {
             self.guesses.made();
         }
-        is_guess
+        Came { is_guess, forgotten }
     }
 
     /// Whether nothing is on its way or waiting for room.

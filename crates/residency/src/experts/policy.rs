@@ -178,10 +178,10 @@ impl Judge {
         seen.uses = 0;
     }
 
-    /// A unit has lost its slot.
-    pub fn left(&mut self, unit: u32, slot: u32) {
+    /// A unit has lost its slot; nobody had wanted it if it was guessed wrongly.
+    pub fn left(&mut self, unit: u32, slot: u32, was_wanted: bool) {
         let seen = &mut self.seen[unit as usize];
-        self.shares.left(unit, seen.layer);
+        self.shares.left(unit, seen.layer, was_wanted);
         if std::mem::take(&mut self.newcomer[slot as usize]) {
             self.newcomers -= 1;
             seen.ghost_until = self.queue_clock + u64::from(self.slots);

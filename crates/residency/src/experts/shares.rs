@@ -83,9 +83,10 @@ impl Shares {
         let least = LEAST * self.even;
         let mut taken = 0.0;
         for Layer { share, .. } in &mut self.layers {
-            let less = part.min(*share - least).max(0.0);
-            *share -= less;
-            taken += less;
+            // What is taken is what rounding left: the sum stays that of the slots.
+            let less = *share - part.min(*share - least).max(0.0);
+            taken += *share - less;
+            *share = less;
         }
         self.layers[layer as usize].share += taken;
     }
@@ -95,10 +96,13 @@ impl Shares {
         self.layers[layer as usize].held += 1;
     }
 
-    /// A unit of a layer has lost its slot.
-    pub fn left(&mut self, unit: u32, layer: u32) {
+    /// A unit of a layer has lost its slot. One that nobody had asked for says nothing of the layer's needs.
+    pub fn left(&mut self, unit: u32, layer: u32, was_wanted: bool) {
         let layer = &mut self.layers[layer as usize];
         layer.held -= 1;
+        if !was_wanted {
+            return;
+        }
         layer.departures += 1;
         self.departed[unit as usize] = layer.departures;
     }
@@ -156,7 +160,7 @@ mod tests {
             let unit = round % 2;
             shares.wanted(unit, 0);
             shares.entered(0);
-            shares.left(unit, 0);
+            shares.left(unit, 0, true);
         }
         let all: Vec<f32> = shares.layers.iter().map(|layer| layer.share).collect();
         assert!((all.iter().sum::<f32>() - 12.0).abs() < 0.01, "{all:?}");
