@@ -43,16 +43,27 @@ fn reading_allocates_nothing() {
             other => other.unwrap(),
         };
         let mut slots = Arena::new(1 << 20).unwrap().into_slots(128 << 10);
+        let mut withdrawn = 0;
         let mut read = |count: u64| {
             for token in 0..count {
                 while let Some(slot) = slots.pop() {
                     let (offset, length) = (token * 1000, 100_000);
-                    let priority = Priority::Demand;
+                    let kinds =
+                        [Priority::Demand, Priority::Ahead, Priority::Guess, Priority::Guess];
+                    let priority = kinds[slots.len() % 4];
                     let wanted = ReadRequest { token, file: 0, offset, length, slot, priority };
                     queue.submit(wanted).unwrap();
                 }
+                if token % 3 == 0 {
+                    queue.promote_guess(token);
+                    withdrawn += queue.cancel_guesses();
+                }
                 let done = queue.wait_complete(Duration::from_secs(20)).unwrap().unwrap();
-                assert_eq!(done.bytes().map(<[u8]>::len), Some(100_000));
+                match done.result {
+                    Ok(range) => assert_eq!(range.len(), 100_000),
+                    Err(Error::Cancelled) => {}
+                    Err(other) => panic!("{other}"),
+                }
                 slots.push(done.slot);
             }
         };
@@ -61,5 +72,6 @@ fn reading_allocates_nothing() {
         read(300);
         let allocated = ALLOCATIONS.load(Ordering::SeqCst) - before;
         assert_eq!(allocated, 0, "{backend:?}");
+        assert!(withdrawn > 0, "{backend:?}");
     }
 }
