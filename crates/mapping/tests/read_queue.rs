@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs::{File, OpenOptions};
+use std::path::Path;
 use std::time::Duration;
 
 use common::{Random, TempDir, assert_pattern};
@@ -303,43 +304,59 @@ fn a_read_that_hangs_is_an_error_after_the_timeout() {
     drop(writer);
 }
 
+const PART: usize = 512 << 10;
+
+/// A queue over a file of eight parts, with a slot for each.
+fn parts(path: &Path, backend: Backend, depth: usize) -> (ReadQueue, Vec<Slot>) {
+    let file = DirectFile::open(path).unwrap();
+    let queue = ReadQueue::new(vec![file], QueueOptions { depth, ..options(backend) }).unwrap();
+    (queue, Arena::new(8 * PART).unwrap().into_slots(PART))
+}
+
+/// Asks for the part of the token's number.
+fn submit(queue: &mut ReadQueue, slots: &mut Vec<Slot>, token: u64, priority: Priority) {
+    let wanted = request(token, token * PART as u64, PART, slots.pop().unwrap());
+    queue.submit(ReadRequest { priority, ..wanted }).unwrap();
+}
+
+/// Empties the queue: the tokens that were read, and those that were withdrawn.
+fn take_all(queue: &mut ReadQueue) -> (Vec<u64>, Vec<u64>) {
+    let (mut read, mut withdrawn) = (Vec::new(), Vec::new());
+    while let Some(done) = queue.wait_complete(TIMEOUT).unwrap() {
+        match done.result {
+            Ok(range) => {
+                assert_pattern(&done.slot.as_slice()[range], done.token * PART as u64);
+                read.push(done.token);
+            }
+            Err(Error::Cancelled) => withdrawn.push(done.token),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    (read, withdrawn)
+}
+
 #[test]
 fn demands_go_first_and_guesses_can_be_withdrawn() {
     let dir = TempDir::new();
     let path = dir.file("model", 4 << 20);
     both_engines(|backend| {
-        let file = DirectFile::open(&path).unwrap();
-        let options = QueueOptions { depth: 1, ..options(backend) };
-        let mut queue = ReadQueue::new(vec![file], options).unwrap();
-        let mut slots = Arena::new(4 << 20).unwrap().into_slots(512 << 10);
-        let mut submit = |queue: &mut ReadQueue, token: u64, priority| {
-            let wanted = request(token, token * (512 << 10), 512 << 10, slots.pop().unwrap());
-            queue.submit(ReadRequest { priority, ..wanted }).unwrap();
-        };
-        submit(&mut queue, 0, Priority::Demand);
+        let (mut queue, mut slots) = parts(&path, backend, 1);
+        submit(&mut queue, &mut slots, 0, Priority::Demand);
         for token in 1..4 {
-            submit(&mut queue, token, Priority::Guess);
+            submit(&mut queue, &mut slots, token, Priority::Guess);
         }
-        submit(&mut queue, 4, Priority::Demand);
+        submit(&mut queue, &mut slots, 4, Priority::Demand);
         let mut order = Vec::new();
         for _ in 0..3 {
             let done = queue.wait_complete(TIMEOUT).unwrap().unwrap();
-            assert_pattern(done.bytes().unwrap(), done.token * (512 << 10));
+            assert_pattern(done.bytes().unwrap(), done.token * PART as u64);
             order.push(done.token);
         }
         assert_eq!(order, [0, 4, 1], "{backend:?}");
         // Guess 2 may have begun; guess 3 cannot have.
         let cancelled = queue.cancel_guesses();
         assert!((1..=2).contains(&cancelled), "{cancelled}");
-        let mut withdrawn = 0;
-        while let Some(done) = queue.wait_complete(TIMEOUT).unwrap() {
-            match done.result {
-                Ok(range) => assert_pattern(&done.slot.as_slice()[range], done.token * (512 << 10)),
-                Err(Error::Cancelled) => withdrawn += 1,
-                Err(other) => panic!("{other}"),
-            }
-        }
-        assert_eq!(withdrawn, cancelled);
+        assert_eq!(take_all(&mut queue).1.len(), cancelled);
     });
 }
 
@@ -349,36 +366,20 @@ fn guesses_wait_for_an_idle_disk_unless_they_are_promoted() {
     let dir = TempDir::new();
     let path = dir.file("model", 4 << 20);
     both_engines(|backend| {
-        let file = DirectFile::open(&path).unwrap();
-        let options = QueueOptions { depth: 8, ..options(backend) };
-        let mut queue = ReadQueue::new(vec![file], options).unwrap();
-        let mut slots = Arena::new(4 << 20).unwrap().into_slots(512 << 10);
-        let mut submit = |queue: &mut ReadQueue, token: u64, priority| {
-            let wanted = request(token, token * (512 << 10), 512 << 10, slots.pop().unwrap());
-            queue.submit(ReadRequest { priority, ..wanted }).unwrap();
-        };
-        submit(&mut queue, 0, Priority::Demand);
-        submit(&mut queue, 1, Priority::Ahead);
-        submit(&mut queue, 2, Priority::Guess);
-        submit(&mut queue, 3, Priority::Guess);
-        submit(&mut queue, 4, Priority::Guess);
+        let (mut queue, mut slots) = parts(&path, backend, 8);
+        submit(&mut queue, &mut slots, 0, Priority::Demand);
+        submit(&mut queue, &mut slots, 1, Priority::Ahead);
+        submit(&mut queue, &mut slots, 2, Priority::Guess);
+        submit(&mut queue, &mut slots, 3, Priority::Guess);
+        submit(&mut queue, &mut slots, 4, Priority::Guess);
         assert!(queue.promote_guess(3) && !queue.promote_guess(3));
         assert!(!queue.promote_guess(0), "no guess");
         assert!(!queue.promote_guess(77), "nobody's");
         assert_eq!(queue.cancel_guesses(), 2, "{backend:?}: neither 2 nor 4 can have begun");
-        let mut read = Vec::new();
-        while let Some(done) = queue.wait_complete(TIMEOUT).unwrap() {
-            match done.result {
-                Ok(range) => {
-                    assert_pattern(&done.slot.as_slice()[range], done.token * (512 << 10));
-                    read.push(done.token);
-                }
-                Err(Error::Cancelled) => assert!([2, 4].contains(&done.token)),
-                Err(other) => panic!("{other}"),
-            }
-        }
+        let (mut read, mut withdrawn) = take_all(&mut queue);
         read.sort_unstable();
-        assert_eq!(read, [0, 1, 3], "{backend:?}");
+        withdrawn.sort_unstable();
+        assert_eq!((&read[..], &withdrawn[..]), (&[0, 1, 3][..], &[2, 4][..]), "{backend:?}");
         // On an idle disk a guess begins at once, and can be promoted on its way.
         let mut slots = Arena::new(1 << 20).unwrap().into_slots(1 << 20);
         let wanted = request(9, 0, 1 << 20, slots.pop().unwrap());
@@ -465,7 +466,7 @@ fn direct_files_know_their_alignment() {
     let buffered = DirectFile::buffered(file.file()).unwrap();
     assert!(buffered.mode().to_string().starts_with("buffered"));
     // A file in memory: some kernels give it direct reads, some refuse; the bytes come either way.
-    let shm = std::path::Path::new("/dev/shm");
+    let shm = Path::new("/dev/shm");
     if shm.is_dir() {
         let path = shm.join(format!("lowtide-mapping-{}", std::process::id()));
         std::fs::write(&path, [7u8; 5000]).unwrap();

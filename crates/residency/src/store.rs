@@ -113,7 +113,7 @@ pub struct Store {
     pub(crate) driver: RefCell<Driver>,
     rows: RefCell<Option<RowReader>>,
     /// Pinned extents are all there and nothing is streamed: the driver has nothing to do.
-    pub(crate) settled: Cell<bool>,
+    settled: Cell<bool>,
     checked: Cell<Instant>,
     pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,
@@ -217,8 +217,7 @@ impl Store {
         if let Some(experts) = &mut driver.experts {
             experts.begin_pass(tokens);
         }
-        driver.pump(self);
-        self.settled.set(driver.is_settled());
+        self.advance(&mut driver);
         Ok(())
     }
 
@@ -299,7 +298,13 @@ impl Store {
     /// Looks after the disk: takes what has been read and starts what can be. Acquire and release
     /// do so too; to be called in between by work that takes longer than some milliseconds.
     pub fn poll(&self) {
-        self.driver.borrow_mut().pump(self);
+        self.advance(&mut self.driver.borrow_mut());
+    }
+
+    /// Pumps, and notes whether there is anything left to be pumped.
+    pub(crate) fn advance(&self, driver: &mut Driver) {
+        driver.pump(self);
+        self.settled.set(driver.is_settled());
     }
 
     /// The bytes of a pinned extent that is there.

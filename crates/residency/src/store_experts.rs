@@ -58,9 +58,8 @@ impl Store {
         }
         fetches.drain(..).for_each(|fetch| driver.fetch(self, fetch, Priority::Guess));
         driver.guessed = fetches;
-        driver.pump(self);
         // While some are left, each tile that is taken starts what the disk has room for.
-        self.settled.set(driver.is_settled());
+        self.advance(&mut driver);
     }
 
     /// Whether extents can be had without waiting, and out of their order.

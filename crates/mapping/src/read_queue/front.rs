@@ -27,8 +27,6 @@ pub struct ReadQueue {
     aheads: VecDeque<u32>,
     /// All guesses that are not complete, in their order; short, so it is searched.
     guesses: Vec<u32>,
-    /// Pieces of them that are with the engine or wait to be read again.
-    guess_pieces: usize,
     again: VecDeque<Piece>,
     /// Completions to be taken, each with its index in `pending`, which is free only then.
     ready: VecDeque<(u32, Completion)>,
@@ -55,7 +53,6 @@ impl ReadQueue {
             demands: VecDeque::with_capacity(requests),
             aheads: VecDeque::with_capacity(requests),
             guesses: Vec::with_capacity(requests),
-            guess_pieces: 0,
             again: VecDeque::with_capacity(options.depth),
             ready: VecDeque::with_capacity(requests),
             stats: QueueStats::default(),
@@ -217,7 +214,6 @@ impl ReadQueue {
         let index = self.guesses.remove(at);
         let Some(pending) = self.pending[index as usize].as_mut() else { return false };
         pending.priority = Priority::Demand;
-        self.guess_pieces -= pending.outstanding;
         if pending.cut < pending.span.length {
             self.demands.push_back(index);
         }
@@ -255,15 +251,14 @@ impl ReadQueue {
         if let Some(&certain) = self.demands.front().or_else(|| self.aheads.front()) {
             return Some(certain);
         }
-        let others = self.engine.in_flight().saturating_sub(self.guess_pieces);
-        if others > 0 || self.guess_pieces >= GUESS_PIECES_MAX {
+        let of = |&index: &u32| Some((index, self.pending[index as usize].as_ref()?));
+        let guesses = || self.guesses.iter().filter_map(of);
+        // What must be read again goes first, so all that is outstanding is with the engine.
+        let pieces: usize = guesses().map(|(_, guess)| guess.outstanding).sum();
+        if self.engine.in_flight() > pieces || pieces >= GUESS_PIECES_MAX {
             return None;
         }
-        let waits = |index: &&u32| {
-            let pending = self.pending[**index as usize].as_ref();
-            pending.is_some_and(|pending| pending.cut < pending.span.length)
-        };
-        self.guesses.iter().find(waits).copied()
+        guesses().find(|(_, guess)| guess.cut < guess.span.length).map(|(index, _)| index)
     }
 
     /// The next piece of the first waiting request.
@@ -277,7 +272,6 @@ impl ReadQueue {
         pending.cut += length;
         pending.outstanding += 1;
         pending.started.get_or_insert_with(Instant::now);
-        self.guess_pieces += usize::from(pending.priority == Priority::Guess);
         // At most 65536 files fit a process's descriptors; check_options bounds the requests.
         let piece = Piece { request: index, file: pending.file as u32, offset, into, length };
         if pending.cut == pending.span.length {
@@ -300,7 +294,6 @@ impl ReadQueue {
     fn settle_piece(&mut self, done: Done) {
         let index = done.piece.request;
         let Some(pending) = self.pending[index as usize].as_mut() else { return };
-        let before = pending.outstanding;
         pending.outstanding -= 1;
         if pending.failure.is_none() {
             match judge(&self.files[pending.file], pending, &done, &mut self.stats) {
@@ -319,9 +312,6 @@ impl ReadQueue {
             let before = self.again.len();
             self.again.retain(|piece| piece.request != index);
             pending.outstanding -= before - self.again.len();
-        }
-        if pending.priority == Priority::Guess {
-            self.guess_pieces = self.guess_pieces - before + pending.outstanding;
         }
         let is_over = pending.outstanding == 0 && (failed || pending.cut == pending.span.length);
         if failed && pending.cut < pending.span.length {

@@ -130,7 +130,7 @@ impl Judge {
             newcomers: 0,
             queue_clock: 0,
             rates: Rates::new(layers_of_units.len(), layers as usize),
-            shares: Shares::new(layers_of_units, slots),
+            shares: Shares::new(layers_of_units, layers as usize, slots),
         }
     }
 

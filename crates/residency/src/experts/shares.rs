@@ -9,6 +9,8 @@
 //! The constants are a compromise found by replay (docs/residency.md): larger steps help a model whose layers
 //! differ more, and cost one whose layers are alike, as chance moves shares there.
 
+use std::collections::BTreeSet;
+
 /// How lately a unit must have left, in departures from its layer, as a part of a layer's even share.
 const LATELY: f32 = 0.5;
 /// What a miss of such a unit moves, as a part of the even share: at first, while nothing is known, and what is
@@ -35,22 +37,17 @@ pub(super) struct Shares {
 
 #[derive(Clone, Debug, Default)]
 struct Layer {
-    units: u32,
     held: u32,
     share: f32,
     departures: u64,
 }
 
 impl Shares {
-    pub fn new(layers_of_units: &[u32], slots: u32) -> Shares {
-        let count = layers_of_units.iter().max().map_or(1, |last| last + 1);
-        let mut layers = vec![Layer::default(); count as usize];
-        layers_of_units.iter().for_each(|&layer| layers[layer as usize].units += 1);
-        let used = layers.iter().filter(|layer| layer.units > 0).count();
-        let even = slots as f32 / used.max(1) as f32;
-        for layer in layers.iter_mut().filter(|layer| layer.units > 0) {
-            layer.share = even;
-        }
+    pub fn new(layers_of_units: &[u32], layers: usize, slots: u32) -> Shares {
+        let mut layers = vec![Layer::default(); layers];
+        let used: BTreeSet<u32> = layers_of_units.iter().copied().collect();
+        let even = slots as f32 / used.len().max(1) as f32;
+        used.iter().for_each(|&layer| layers[layer as usize].share = even);
         Shares {
             layers,
             departed: vec![0; layers_of_units.len()],
@@ -154,7 +151,7 @@ mod tests {
     fn shares_sum_to_the_slots_and_keep_their_least() {
         // The layer in the middle has no experts.
         let layers: Vec<u32> = (0..24).map(|unit| unit / 8 * 2).collect();
-        let mut shares = Shares::new(&layers, 12);
+        let mut shares = Shares::new(&layers, 5, 12);
         for round in 0..5000u32 {
             shares.pass(1);
             let unit = round % 2;
