@@ -97,7 +97,6 @@ fn step<B: Unpack>(w: &Factors, sums: [I32; 2], x: &XBlock, total: F32) -> F32 {
     let dx = neon::floats(x.d);
     let isum = match B::SCALES {
         Scales::None => sums[0],
-        Scales::Per32 => neon::mul_words(sums[0], w.scale[0]),
         Scales::Per16 => {
             neon::mul_add_words(neon::mul_words(sums[0], w.scale[0]), sums[1], w.scale[1])
         }

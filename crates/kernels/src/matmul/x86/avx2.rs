@@ -269,7 +269,6 @@ const fn quads_in_16_bits<B: Unpack>() -> usize {
 fn scale<B: Unpack>(w: &Block16, side: usize, quad: usize) -> __m256i {
     match B::SCALES {
         Scales::None => _mm256_set1_epi16(1),
-        Scales::Per32 => w.scale[0][side],
         Scales::Per16 => w.scale[quad / 4][side],
     }
 }

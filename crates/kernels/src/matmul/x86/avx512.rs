@@ -158,7 +158,6 @@ fn products<B: Unpack, const GROUPS: usize, const COLS: usize>(
 ) -> Sums<__m512i, GROUPS, COLS> {
     match B::SCALES {
         Scales::None => dot::<B, GROUPS, COLS>(w, x, 0..8),
-        Scales::Per32 => scaled(dot::<B, GROUPS, COLS>(w, x, 0..8), w, 0),
         Scales::Per16 => {
             let mut sums = scaled(dot::<B, GROUPS, COLS>(w, x, 0..4), w, 0);
             let high = scaled(dot::<B, GROUPS, COLS>(w, x, 4..8), w, 1);

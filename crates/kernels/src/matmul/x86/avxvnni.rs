@@ -40,9 +40,6 @@ fn products<B: Unpack, const SIDES: usize, const COLS: usize>(
     let mut total = [[_mm256_setzero_si256(); COLS]; SIDES];
     match B::SCALES {
         Scales::None => total = dot::<B, SIDES, COLS>(w, x, quads),
-        Scales::Per32 => {
-            add_scaled(&mut total, dot::<B, SIDES, COLS>(w, x, quads), w.of(&w.w.scale[0]))
-        }
         Scales::Per16 => {
             add_scaled(&mut total, dot::<B, SIDES, COLS>(w, x, 0..4), w.of(&w.w.scale[0]));
             add_scaled(&mut total, dot::<B, SIDES, COLS>(w, x, 4..8), w.of(&w.w.scale[1]));

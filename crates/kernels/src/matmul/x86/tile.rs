@@ -17,7 +17,7 @@ pub(super) struct Block16 {
     /// the last 16 codes.
     pub(super) min: [__m256; 2],
     /// The integer scale of the first and of the last 16 codes, twice, as 16-bit numbers; for formats
-    /// that have some. With one scale per 32 the second is not used.
+    /// that have some.
     pub(super) scale: [[__m256i; 2]; 2],
     /// What to multiply the sums of the first and of the last 16 activations with, two 16-bit numbers,
     /// to take account of the codes' offset, for formats with scales and an offset; or the integer

@@ -33,13 +33,19 @@ macro_rules! codebook {
                 let codes = four!(|R| groups[R].0);
                 let scale = |half: usize| lanes(four!(|R| 2 * i32::from(groups[R].1[half]) + 1));
                 let scale = [scale(0), scale(1)];
-                Group { codes, factors: Factors { d: *d, scale, ..Factors::zero() } }
+                let factors = if matches!(Self::SCALES, Scales::None) {
+                    // Both halves have the same.
+                    Factors { d: neon::mul(*d, neon::to_floats(scale[0])), ..Factors::zero() }
+                } else {
+                    Factors { d: *d, scale, ..Factors::zero() }
+                };
+                Group { codes, factors }
             }
         }
     };
 }
 
-codebook! { IQ2XXS Per32 0.125 |row| row.d, |row, g| {
+codebook! { IQ2XXS None 0.125 |row| row.d, |row, g| {
     let (entries, signs, scale) = quants::iq2xxs_entries(row, g);
     (signed(eights(entries), signs), [scale; 2])
 } }
@@ -51,15 +57,15 @@ codebook! { IQ2S Per16 0.125 |row| row.d, |row, g| {
     let codes = signed(eights(quants::iq2s_entries(row, g)), row.signs[g]);
     (codes, quants::halves(row.scales[g]))
 } }
-codebook! { IQ3XXS Per32 0.25 |row| row.d, |row, g| {
+codebook! { IQ3XXS None 0.25 |row| row.d, |row, g| {
     let (signs, scale) = signs_and_scale(row.signs[g]);
     (signed(fours(quants::iq3xxs_entries(row, g)), signs), [scale; 2])
 } }
-codebook! { IQ3S Per32 1.0 |row| row.d, |row, g| {
+codebook! { IQ3S None 1.0 |row| row.d, |row, g| {
     let codes = signed(fours(quants::iq3s_entries(row, g)), row.signs[g]);
     (codes, [quants::halves(row.scales[g / 2])[g % 2]; 2])
 } }
-codebook! { IQ1S Per32 0.125 |row| row.d, |row, g| {
+codebook! { IQ1S None 0.125 |row| row.d, |row, g| {
     let word = u16::from_le_bytes(row.qh[g]);
     let codes = shifted(quants::iq1s_entries(row, g), [word >> 15 == 1; 4]);
     (codes, [(word >> 12) as u8 & 7; 2])

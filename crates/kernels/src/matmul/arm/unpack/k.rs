@@ -3,13 +3,12 @@
 use super::plain::less;
 use super::{Factors, Group, Scales, Unpack, halves, lanes};
 use crate::format::blocks::{self, six_bit_pairs, six_bit_scales};
-use crate::neon::{self, F32, I8, I32, U8};
+use crate::neon::{self, F32, I8, U8};
 
 /// Of `Q4K` and `Q5K`.
 pub(crate) struct SixBitPairs {
-    d: F32,
     /// By group.
-    scale: [I32; 8],
+    d: [F32; 8],
     min: [F32; 8],
 }
 
@@ -17,19 +16,18 @@ pub(crate) struct SixBitPairs {
 #[inline(always)]
 fn six_bit_head(d: [[u8; 2]; 4], dmin: [[u8; 2]; 4], packed: [&[u8; 12]; 4]) -> SixBitPairs {
     let pairs = four!(|R| six_bit_pairs(packed[R]));
-    let dmin = neon::negate(halves(dmin));
+    let (d, dmin) = (halves(d), neon::negate(halves(dmin)));
+    let times = |number: F32, scales: [u8; 4]| neon::mul(number, neon::to_floats(lanes(scales)));
     SixBitPairs {
-        d: halves(d),
-        scale: eight!(|G| lanes(four!(|R| pairs[R].0[G]))),
-        min: eight!(|G| neon::mul(dmin, neon::to_floats(lanes(four!(|R| pairs[R].1[G]))))),
+        d: eight!(|G| times(d, four!(|R| pairs[R].0[G]))),
+        min: eight!(|G| times(dmin, four!(|R| pairs[R].1[G]))),
     }
 }
 
 impl SixBitPairs {
     #[inline(always)]
     fn group(&self, codes: [[I8; 2]; 4], g: usize) -> Group {
-        let scale = [self.scale[g]; 2];
-        let factors = Factors { d: self.d, second: self.min[g], scale, ..Factors::zero() };
+        let factors = Factors { d: self.d[g], second: self.min[g], ..Factors::zero() };
         Group { codes, factors }
     }
 }
@@ -63,7 +61,7 @@ fn with_bit(low: [U8; 2], high: &[u8; 32], g: usize, value: u8) -> [U8; 2] {
 macro_rules! six_bit_pairs {
     ($block:ident |$row:ident, $g:ident| $codes:expr) => {
         impl Unpack for blocks::$block {
-            const SCALES: Scales = Scales::Per32;
+            const SCALES: Scales = Scales::None;
             type Head = SixBitPairs;
 
             #[inline(always)]

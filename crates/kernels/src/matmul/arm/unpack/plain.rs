@@ -50,7 +50,7 @@ plain! { MXFP4 |row| of_table(&blocks::FP4_VALUES, &row.qs),
 |rows| Factors { d: neon::load(&four!(|R| blocks::e8m0_half(rows[R].e))), ..Factors::zero() } }
 
 impl Unpack for blocks::IQ4XS {
-    const SCALES: Scales = Scales::Per32;
+    const SCALES: Scales = Scales::None;
     type Head = neon::F32;
 
     #[inline(always)]
@@ -61,8 +61,8 @@ impl Unpack for blocks::IQ4XS {
     #[inline(always)]
     fn unpack(rows: [&Self; 4], d: &neon::F32, g: usize) -> Group {
         let codes = four!(|R| of_table(&blocks::IQ4_VALUES, &rows[R].qs.as_chunks().0[g]));
-        let scale = [lanes(four!(|R| quants::iq4xs_scale(rows[R], g))); 2];
-        Group { codes, factors: Factors { d: *d, scale, ..Factors::zero() } }
+        let scale = neon::to_floats(lanes(four!(|R| quants::iq4xs_scale(rows[R], g))));
+        Group { codes, factors: Factors { d: neon::mul(*d, scale), ..Factors::zero() } }
     }
 }
 

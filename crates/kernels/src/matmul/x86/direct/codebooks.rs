@@ -78,7 +78,8 @@ impl<W: Wide> Group<W> {
         let entries = Entries { low: self.low, high: [w.words(0); 2], signs };
         // SAFETY: the caller's promise.
         let [first, last] = unsafe { w.codebook_sums::<B>(rows, self.g, &entries, x) };
-        step(w, w.mul(w.add(first, last), odd(w, w.right32(self.word, 28))), d, x, sum)
+        let d = with_odd(w, d, w.right32(self.word, 28));
+        step(w, w.add(first, last), d, x, sum)
     }
 }
 
@@ -164,7 +165,7 @@ direct! { IQ3S 8 |w, rows, x, next, sum| {
                 // SAFETY: the caller's promise.
                 let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
                 let scale = w.and(w.right32(scales, 4 * (4 * half + g)), w.words(15));
-                sum = step(w, w.mul(w.add(sums[0], sums[1]), odd(w, scale)), d, &x[g], sum);
+                sum = step(w, w.add(sums[0], sums[1]), with_odd(w, d, scale), &x[g], sum);
             }
         }
     }
@@ -190,8 +191,8 @@ direct! { IQ1S 8 |w, rows, x, next, sum| {
             let entries = Entries { low: [low[g], zero], high: [high, zero], signs };
             // SAFETY: the caller's promise.
             let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
-            let scale = odd(w, w.and(w.right32(top, 12), w.words(7)));
-            sum = step(w, w.mul(w.add(sums[0], sums[1]), scale), d, &x[g], sum);
+            let d = with_odd(w, d, w.and(w.right32(top, 12), w.words(7)));
+            sum = step(w, w.add(sums[0], sums[1]), d, &x[g], sum);
         }
     }
     sum
@@ -244,6 +245,12 @@ fn spread<W: Wide>(w: W, byte: W::I, bits: usize, mask: i32) -> W::I {
 #[inline(always)]
 fn odd<W: Wide>(w: W, scale: W::I) -> W::I {
     w.add(w.add(scale, scale), w.words(1))
+}
+
+/// The float scale times `2 scale + 1`.
+#[inline(always)]
+fn with_odd<W: Wide>(w: W, d: W::F, scale: W::I) -> W::F {
+    w.product(d, w.to_floats(odd(w, scale)))
 }
 
 /// The sums of both halves with their [`odd`] scales: the lowest four bits, and the next.

@@ -38,9 +38,9 @@ impl<W: Wide> Head<W> {
     /// Steps 2 and 3 for group `g`, `isum` without its scale.
     #[inline(always)]
     fn step(&self, w: W, g: usize, isum: W::I, x: &XBlock, sum: W::F) -> W::F {
-        let isum = w.mul(isum, byte(w, self.scales[g / 4], g % 4));
+        let scale = w.to_floats(byte(w, self.scales[g / 4], g % 4));
         let min = w.to_floats(byte(w, self.mins[g / 4], g % 4));
-        let sum = step(w, isum, self.d, x, sum);
+        let sum = step(w, isum, w.product(self.d, scale), x, sum);
         w.fma(w.product(self.minus_dmin, min), w.floats(x.s), sum)
     }
 }

@@ -143,7 +143,8 @@ direct! { IQ4XS 8 |w, rows, x, next, sum| {
         let bottom = w.and(w.right32(scales_low, 4 * g), w.words(15));
         let top = w.and(w.right32(scales_high, 2 * g), w.words(3));
         let scale = w.sub(w.or(bottom, w.left32(top, 4)), w.words(32));
-        sum = step(w, w.mul(table_dot(w, codes, table, x), scale), d, x, sum);
+        let d = w.product(d, w.to_floats(scale));
+        sum = step(w, table_dot(w, codes, table, x), d, x, sum);
     }
     sum
 } }

@@ -8,13 +8,13 @@ use super::{Class, Scales, Unpack};
 use crate::format::blocks;
 use crate::format::quants;
 
-unpack! { IQ2XXS Centred(43) Per32 64 |rows, side, out| {
+unpack! { IQ2XXS Centred(43) None 64 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.125));
     for (g, out) in out.iter_mut().enumerate() {
         let groups = eight!(|I| quants::iq2xxs_entries(rows[I], g));
         let values = eight!(|I| with_signs::<Self>(eights(groups[I].0), groups[I].1));
         set_codes(out, side, transpose(values));
-        set_scales::<Self>(out, side, d, eight!(|I| [groups[I].2; 2]));
+        set_scale(out, side, d, eight!(|I| groups[I].2));
     }
 } }
 
@@ -41,7 +41,7 @@ unpack! { IQ2S Centred(43) Per16 64 |rows, side, out| {
     }
 } }
 
-unpack! { IQ3XXS Centred(62) Per32 64 |rows, side, out| {
+unpack! { IQ3XXS Centred(62) None 64 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.25));
     for (g, out) in out.iter_mut().enumerate() {
         let words = eight!(|I| quants::signs_and_scale(rows[I].signs[g]));
@@ -49,23 +49,23 @@ unpack! { IQ3XXS Centred(62) Per32 64 |rows, side, out| {
             with_signs::<Self>(fours(quants::iq3xxs_entries(rows[I], g)), words[I].0)
         });
         set_codes(out, side, transpose(values));
-        set_scales::<Self>(out, side, d, eight!(|I| [words[I].1; 2]));
+        set_scale(out, side, d, eight!(|I| words[I].1));
     }
 } }
 
-unpack! { IQ3S Five Per32 15 |rows, side, out| {
+unpack! { IQ3S Five None 15 |rows, side, out| {
     let d = halves(eight!(|I| rows[I].d));
     for (g, out) in out.iter_mut().enumerate() {
         let values = eight!(|I| {
             with_signs::<Self>(fours(quants::iq3s_entries(rows[I], g)), rows[I].signs[g])
         });
         set_codes(out, side, transpose(values));
-        let scale = eight!(|I| [quants::halves(rows[I].scales[g / 2])[g % 2]; 2]);
-        set_scales::<Self>(out, side, d, scale);
+        let scale = eight!(|I| quants::halves(rows[I].scales[g / 2])[g % 2]);
+        set_scale(out, side, d, scale);
     }
 } }
 
-unpack! { IQ1S Five Per32 9 |rows, side, out| {
+unpack! { IQ1S Five None 9 |rows, side, out| {
     let d = _mm256_mul_ps(halves(eight!(|I| rows[I].d)), _mm256_set1_ps(0.125));
     for (g, out) in out.iter_mut().enumerate() {
         let words = eight!(|I| u16::from_le_bytes(rows[I].qh[g]));
@@ -73,7 +73,7 @@ unpack! { IQ1S Five Per32 9 |rows, side, out| {
             shifted(eights(quants::iq1s_entries(rows[I], g)), [words[I] >> 15 == 1; 4])
         });
         set_codes(out, side, transpose(values));
-        set_scales::<Self>(out, side, d, eight!(|I| [(words[I] >> 12) as u8 & 7; 2]));
+        set_scale(out, side, d, eight!(|I| (words[I] >> 12) as u8 & 7));
     }
 } }
 
@@ -89,6 +89,14 @@ unpack! { IQ1M Five Per16 9 |rows, side, out| {
         set_scales::<Self>(out, side, d, eight!(|I| quants::iq1m_scales(rows[I], g)));
     }
 } }
+
+/// The float scale times `2 scale + 1`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn set_scale(out: &mut Block16, side: usize, d: __m256, scale: [u8; 8]) {
+    let odd = floats(eight!(|I| f32::from(2 * scale[I] + 1)));
+    out.d[side] = _mm256_mul_ps(d, odd);
+}
 
 /// The float scale, and the integer scales `2 scale + 1` of 16 codes each.
 #[inline]

@@ -7,7 +7,7 @@ use super::lanes::*;
 use super::{Class, Scales, Unpack};
 use crate::format::blocks;
 
-unpack! { Q4K Four Per32 0 |rows, side, out| {
+unpack! { Q4K Four None 0 |rows, side, out| {
     let heads = eight!(|I| head(rows[I]));
     six_bit_scales(heads, side, out);
     for (pair, out) in out.chunks_exact_mut(2).enumerate() {
@@ -17,7 +17,7 @@ unpack! { Q4K Four Per32 0 |rows, side, out| {
     }
 } }
 
-unpack! { Q5K Five Per32 0 |rows, side, out| {
+unpack! { Q5K Five None 0 |rows, side, out| {
     let heads = eight!(|I| head(rows[I]));
     six_bit_scales(heads, side, out);
     let mut fifth = bytes32(eight!(|I| &rows[I].qh));
@@ -154,8 +154,8 @@ fn six_bit_scales(heads: [__m128i; 8], side: usize, out: &mut [Block16]) {
         [_mm256_and_si256(scales, own), six(low(rest), _mm256_srli_epi16::<2>(scales))];
     let min_bytes = [_mm256_and_si256(mins, own), six(high(rest), _mm256_srli_epi16::<2>(mins))];
     for (g, out) in out.iter_mut().enumerate() {
-        out.d[side] = d;
-        out.scale[0][side] = _mm256_shuffle_epi8(scale_bytes[g / 4], lane_bytes(BYTE_TWICE[g % 4]));
+        let scale = _mm256_shuffle_epi8(scale_bytes[g / 4], lane_bytes(BYTE_ONCE[g % 4]));
+        out.d[side] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale));
         let min = _mm256_shuffle_epi8(min_bytes[g / 4], lane_bytes(BYTE_ONCE[g % 4]));
         out.min[side] = _mm256_mul_ps(minus_dmin, _mm256_cvtepi32_ps(min));
     }

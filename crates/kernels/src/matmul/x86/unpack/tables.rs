@@ -25,20 +25,19 @@ unpack! { IQ4NL Signed None 0 |rows, side, out| {
     out.d[side] = halves(eight!(|I| rows[I].d));
 } }
 
-unpack! { IQ4XS Signed Per32 0 |rows, side, out| {
+unpack! { IQ4XS Signed None 0 |rows, side, out| {
     let d = halves(eight!(|I| rows[I].d));
     let lows = words_of(eight!(|I| rows[I].scales_l));
     let tops = words_of(eight!(|I| [rows[I].scales_h[0], rows[I].scales_h[1], 0, 0]));
     for (g, out) in out.iter_mut().enumerate() {
         let codes = nibbles(quads(eight!(|I| load(&rows[I].qs.as_chunks().0[g]))));
         set_codes(out, side, eight!(|Q| look_up(&IQ4_VALUES, codes[Q])));
-        out.d[side] = d;
         let shift = |bits: usize| _mm_cvtsi32_si128(bits as i32);
         let low = _mm256_and_si256(_mm256_srl_epi32(lows, shift(4 * g)), _mm256_set1_epi32(15));
         let top = _mm256_and_si256(_mm256_srl_epi32(tops, shift(2 * g)), _mm256_set1_epi32(3));
         let scale = _mm256_or_si256(low, _mm256_slli_epi32::<4>(top));
-        let twice = _mm256_or_si256(scale, _mm256_slli_epi32::<16>(scale));
-        out.scale[0][side] = _mm256_sub_epi16(twice, _mm256_set1_epi16(32));
+        let scale = _mm256_sub_epi32(scale, _mm256_set1_epi32(32));
+        out.d[side] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale));
     }
 } }
 
