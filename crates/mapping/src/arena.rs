@@ -72,7 +72,7 @@ impl Arena {
     /// `ZeroLength`, `TooLong`, `Map` (no memory).
     pub fn lazy(bytes: usize) -> Result<(Self, Filler), Error> {
         let arena = Self::map(bytes)?;
-        let filler = Filler { memory: Arc::clone(&arena.memory), filled: 0 };
+        let filler = Filler { memory: Arc::clone(&arena.memory) };
         Ok((arena, filler))
     }
 
@@ -176,31 +176,29 @@ fn map(length: usize, reserved: usize) -> Result<Memory, Error> {
     Ok(Memory { base, length })
 }
 
-/// Brings in the pages of a lazy arena, front to back, on whatever thread it is sent to.
-#[derive(Debug)]
+/// Brings in the pages of a lazy arena, on whatever threads it is sent to.
+#[derive(Clone, Debug)]
 pub struct Filler {
     memory: Arc<Memory>,
-    filled: usize,
 }
 
 impl Filler {
-    /// Bytes from the front that are there.
+    /// Bytes of the arena.
     #[must_use]
-    pub fn filled(&self) -> usize {
-        self.filled
+    pub fn bytes(&self) -> usize {
+        self.memory.length
     }
 
-    /// Brings in the next `bytes`, or what is left of them. Gives [`Filler::filled`].
+    /// Brings in the bytes `range`, as far as there are such.
     ///
     /// # Errors
     /// `Advise`: the kernel is older than Linux 5.14, or has no memory.
-    pub fn fill(&mut self, bytes: usize) -> Result<usize, Error> {
-        let end = self.filled.saturating_add(bytes).min(self.memory.length);
-        if end > self.filled {
-            advise_populate(&self.memory, self.filled..end)?;
-            self.filled = end;
+    pub fn fill(&self, range: Range<usize>) -> Result<(), Error> {
+        let end = range.end.min(self.memory.length);
+        if range.start >= end {
+            return Ok(());
         }
-        Ok(end)
+        advise_populate(&self.memory, range.start..end)
     }
 }
 
@@ -340,8 +338,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lazy_arena_is_filled_front_to_back_beside_its_use() {
-        let (arena, mut filler) = Arena::lazy((8 << 20) + 5).unwrap();
+    fn a_lazy_arena_is_filled_beside_its_use() {
+        let (arena, filler) = Arena::lazy((8 << 20) + 5).unwrap();
         let length = arena.len();
         let mut slot = arena.into_slot();
         let present = |slot: &Slot| {
@@ -354,14 +352,15 @@ mod tests {
         };
         assert_eq!(present(&slot), 0);
         slot.as_mut_slice().fill(7);
-        assert_eq!(filler.fill(2 << 20).unwrap(), 2 << 20);
-        assert_eq!(filler.fill(usize::MAX).unwrap(), length);
-        assert_eq!((filler.fill(1).unwrap(), filler.filled()), (length, length));
+        assert_eq!(filler.bytes(), length);
+        filler.fill(0..2 << 20).unwrap();
+        filler.fill(2 << 20..usize::MAX).unwrap();
+        filler.fill(length..length + 1).unwrap();
         assert!(slot.as_slice().iter().all(|&byte| byte == 7), "filling changed a byte");
         drop(filler);
-        let (arena, mut filler) = Arena::lazy(4 << 20).unwrap();
+        let (arena, filler) = Arena::lazy(4 << 20).unwrap();
         let slot = arena.into_slot();
-        filler.fill(2 << 20).unwrap();
+        filler.fill(0..2 << 20).unwrap();
         assert_eq!(present(&slot), 2 << 20);
     }
 

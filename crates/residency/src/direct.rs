@@ -103,7 +103,7 @@ impl DirectLane {
         let (experts, filling) = match plan.sums.expert_bytes {
             bytes if is_direct && bytes > 0 => {
                 let lazy = Arena::lazy(to_usize(bytes)?).map_err(system("memory for experts"))?;
-                (expert_slots(lazy.0, plan)?, Some(Filling::start(lazy.1)?))
+                (expert_slots(lazy.0, plan)?, Some(Filling::start(&lazy.1)?))
             }
             _ => (Vec::new(), None),
         };
@@ -227,7 +227,11 @@ impl DirectLane {
 
     /// Waits for a read to come back; `None` if none is under way.
     pub fn wait(&mut self, plan: &Plan, timeout: Duration) -> Result<Option<Arrival>, Error> {
-        let completion = self.queue.wait_complete(timeout)?;
+        let queue = &mut self.queue;
+        let completion = match &self.filling {
+            Some(filling) => filling.meanwhile(|| queue.wait_complete(timeout)),
+            None => queue.wait_complete(timeout),
+        }?;
         Ok(completion.map(|c| self.arrival(plan, c)))
     }
 
