@@ -46,7 +46,8 @@ pub enum Traffic {
     Even,
     /// Some favourites: hits are `share^0.75`.
     Mild,
-    /// Many: hits are `share^0.5`.
+    /// Many: hits are `share^0.15`. A text of the 30B shape with random weights, whose routers have strong
+    /// favourites, hit 84 and 90 % with 33 and 51 % of the experts.
     Skewed,
 }
 
@@ -66,16 +67,22 @@ pub struct ExpertReads {
 }
 
 impl ExpertReads {
-    /// Experts of a layer that a token reads, where traffic is spread like this. With even traffic the
-    /// cache hits as often as it holds of all; a router's favourites are in it more often than that.
+    /// The part of a token's experts that the cache has, where traffic is spread like this. With even traffic it
+    /// hits as often as it holds of all; a router's favourites are in it more often than that.
     #[must_use]
-    pub fn missed(&self, spread: Traffic) -> f64 {
+    pub fn hits(&self, spread: Traffic) -> f64 {
         let exponent = match spread {
             Traffic::Even => 1.0,
             Traffic::Mild => 0.75,
-            Traffic::Skewed => 0.5,
+            Traffic::Skewed => 0.15,
         };
-        f64::from(self.used) * (1.0 - self.cached_share.clamp(0.0, 1.0).powf(exponent))
+        self.cached_share.clamp(0.0, 1.0).powf(exponent)
+    }
+
+    /// Experts of a layer that a token reads, where traffic is spread like this.
+    #[must_use]
+    pub fn missed(&self, spread: Traffic) -> f64 {
+        f64::from(self.used) * (1.0 - self.hits(spread))
     }
 
     /// Bytes of experts that a token reads.

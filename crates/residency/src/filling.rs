@@ -28,6 +28,7 @@ const WAITING_STEP_BYTES: usize = 2 << 20;
 /// (2.2 and 1.1 s a GB).
 const HELPERS: usize = 2;
 
+#[derive(Default)]
 struct Shared {
     /// Bytes from the front that are in use.
     used: AtomicUsize,
@@ -40,6 +41,7 @@ struct Shared {
 }
 
 /// What the helpers have taken.
+#[derive(Default)]
 struct Front {
     /// Nothing from there on.
     next: usize,
@@ -55,15 +57,8 @@ pub(crate) struct Filling {
 
 impl Filling {
     pub fn start(filler: &Filler) -> Result<Filling, ResidencyError> {
-        let shared = Arc::new(Shared {
-            used: AtomicUsize::new(0),
-            there: AtomicUsize::new(0),
-            waits: AtomicBool::new(false),
-            ends: AtomicBool::new(false),
-            front: Mutex::new(Front { next: 0, under_way: [None; HELPERS] }),
-        });
         // If the second cannot be started, dropping this ends the first.
-        let mut filling = Filling { shared, helpers: Vec::with_capacity(HELPERS) };
+        let mut filling = Filling { shared: Arc::default(), helpers: Vec::with_capacity(HELPERS) };
         for number in 0..HELPERS {
             let (own, filler) = (Arc::clone(&filling.shared), filler.clone());
             let helper = std::thread::Builder::new()
@@ -161,19 +156,9 @@ impl Shared {
 mod tests {
     use super::*;
 
-    fn shared() -> Shared {
-        Shared {
-            used: AtomicUsize::new(0),
-            there: AtomicUsize::new(0),
-            waits: AtomicBool::new(false),
-            ends: AtomicBool::new(false),
-            front: Mutex::new(Front { next: 0, under_way: [None; HELPERS] }),
-        }
-    }
-
     #[test]
     fn one_helper_keeps_ahead_and_two_go_further_while_the_run_waits() {
-        let (shared, all) = (shared(), 1 << 40);
+        let (shared, all) = (Shared::default(), 1 << 40);
         let taken = |number| shared.take(all, number).map(|range| range.len());
         // Ahead of nothing in use already; but nobody goes further before experts are used.
         while let Some(step) = taken(0) {
@@ -191,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_there_ends_before_the_first_part_under_way() {
-        let (shared, all) = (shared(), 20 << 20);
+        let (shared, all) = (Shared::default(), 20 << 20);
         let there = || shared.there.load(Ordering::Relaxed);
         shared.used.store(1, Ordering::Relaxed);
         shared.waits.store(true, Ordering::Relaxed);
@@ -212,7 +197,7 @@ mod tests {
 
     #[test]
     fn refused_memory_ends_it() {
-        let shared = shared();
+        let shared = Shared::default();
         assert!(shared.take(1 << 30, 0).is_some());
         shared.finish(1 << 30, 0, false);
         assert_eq!(shared.there.load(Ordering::Relaxed), usize::MAX);

@@ -51,6 +51,12 @@ pub fn text(out: &mut impl Write, document: &Document) -> io::Result<()> {
         row("", range(decode), "tokens/s, at least to at most");
         row("prompt", range(prefill), "tokens/s");
     }
+    if let Some(hits) = document.expert_hits {
+        let [least, expected, most] = hits.map(|part| part * 100.0);
+        let note =
+            format!("of its experts are in memory, {expected:.0} % expected: its routers decide");
+        row("a token's hits", format!("{least:.0} to {most:.0} %"), &note);
+    }
     if let Some(bytes) = document.read_bytes_per_token {
         row("read from disk", human::bytes(bytes), "for every token");
     }
