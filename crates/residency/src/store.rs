@@ -1,8 +1,8 @@
 //! The store: a plan brought to life over files.
 //!
 //! One thread, the engine's, drives it: [`Store::acquire`] and the release of a [`Tile`] look
-//! after the disk on the side. With io_uring no other thread takes part; the mapped backend has
-//! one helper that mostly sleeps in the kernel.
+//! after the disk on the side. With io_uring no other thread reads (two bring in the memory of a cache of
+//! experts); the mapped backend has helpers that mostly sleep in the kernel.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;

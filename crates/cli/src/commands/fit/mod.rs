@@ -78,7 +78,7 @@ struct Document {
     decode_expected_tok_s: Option<f64>,
     prefill_tok_s: Option<[f64; 2]>,
     /// The part of a token's experts that is taken to be in the cache: at least, expected, at most.
-    expert_hits: Option<[f64; 3]>,
+    expert_hit_share: Option<[f64; 3]>,
     read_bytes_per_token: Option<u64>,
     context: Option<usize>,
     context_max: Option<usize>,
@@ -148,9 +148,13 @@ fn document(
         decode_tok_s: speeds.map(|speeds| speeds.decode_tok_s),
         decode_expected_tok_s: speeds.map(|speeds| speeds.decode_expected_tok_s),
         prefill_tok_s: speeds.map(|speeds| speeds.prefill_tok_s),
-        expert_hits: forecast.and_then(|forecast| forecast.experts).map(|experts| {
-            [Traffic::Even, Traffic::Mild, Traffic::Skewed].map(|t| experts.hits(t))
-        }),
+        expert_hit_share: forecast
+            .and_then(|forecast| forecast.experts)
+            // Without it the speeds do not tell them apart.
+            .filter(|_| machine.disk.as_ref().is_some_and(|disk| disk.burst.is_some()))
+            .map(|experts| {
+                [Traffic::Even, Traffic::Mild, Traffic::Skewed].map(|t| experts.hits(t))
+            }),
         read_bytes_per_token: forecast.map(|forecast| streamed(&forecast)),
         context: forecast.map(|forecast| forecast.context),
         context_max: plans.context_max,

@@ -51,7 +51,7 @@ pub fn text(out: &mut impl Write, document: &Document) -> io::Result<()> {
         row("", range(decode), "tokens/s, at least to at most");
         row("prompt", range(prefill), "tokens/s");
     }
-    if let Some(hits) = document.expert_hits {
+    if let Some(hits) = document.expert_hit_share {
         let [least, expected, most] = hits.map(|part| part * 100.0);
         let note =
             format!("of its experts are in memory, {expected:.0} % expected: its routers decide");

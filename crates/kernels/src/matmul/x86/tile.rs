@@ -87,9 +87,11 @@ impl Next {
     /// 48 KiB (Zen 5) they are used from it, whatever their size: with two threads that brings 50 GB a second where
     /// prefetching to the second level brings 43. Where it holds 32 KiB, a line on its way to it occupies one of few
     /// places for as long as the memory takes, and on its way to the second level it does not: on Zen 4 that brings
-    /// 25 to 31 GB a second instead of 16 to 21 (`Q8_0`; a plain read gets 33).
+    /// 25 to 31 GB a second instead of 16 to 21 (`Q8_0`; a plain read gets 33). Other processors with 32 KiB, and rows
+    /// of floats, were not measured.
     pub(super) fn near(row: &[u8], rows: usize, bytes: usize) -> Next {
-        Next { near: first_level_bytes() >= 48 << 10, ..Next::new(row, rows, bytes) }
+        let next = Next::new(row, rows, bytes);
+        Next { near: next.near || is_first_level_large(), ..next }
     }
 
     /// Asks for nothing any more.
@@ -121,17 +123,19 @@ impl Next {
 /// what the tile and the activations leave.
 const NEAR_BYTES: usize = 8 << 10;
 
-/// Size of the first-level data cache of one core; 0 where the CPU does not say.
-fn first_level_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| {
+/// Whether the first-level data cache of a core holds 48 KiB or more, or the CPU does not say.
+fn is_first_level_large() -> bool {
+    static LARGE: OnceLock<bool> = OnceLock::new();
+    *LARGE.get_or_init(|| {
         // Intel describes its caches in leaf 4, AMD in another one of the same form.
-        [(0, 4), (0x8000_0000, 0x8000_001d)].into_iter().map(data_cache).max().unwrap_or(0)
+        let bytes = data_cache(0, 4).max(data_cache(0x8000_0000, 0x8000_001d));
+        bytes == 0 || bytes >= 48 << 10
     })
 }
 
-/// Size of the data cache of level 1 by a leaf of `cpuid`, if the CPU has it among those from `base` on.
-fn data_cache((base, leaf): (u32, u32)) -> usize {
+/// Size of the data cache of level 1 by a leaf of `cpuid`, if the CPU has it among those from `base` on; 0 where it
+/// does not say.
+fn data_cache(base: u32, leaf: u32) -> usize {
     let known = cpuid(base, 0).eax >= leaf;
     let caches = (0..8).filter(|_| known).map(|index| cpuid(leaf, index));
     // Type 1 is a data cache; the level stands above it. The numbers are one less than what they count.
