@@ -8,7 +8,7 @@ mod speed;
 mod text;
 
 use anyhow::Result;
-use lowtide_engine::{Error, Forecast, Forecaster, LoadOptions, MemoryLimit, Model, Traffic};
+use lowtide_engine::{Error, Forecast, Forecaster, LoadOptions, MemoryLimit, Model};
 use serde::Serialize;
 
 use self::machine::{Machine, Subject};
@@ -148,13 +148,7 @@ fn document(
         decode_tok_s: speeds.map(|speeds| speeds.decode_tok_s),
         decode_expected_tok_s: speeds.map(|speeds| speeds.decode_expected_tok_s),
         prefill_tok_s: speeds.map(|speeds| speeds.prefill_tok_s),
-        expert_hit_share: forecast
-            .and_then(|forecast| forecast.experts)
-            // Without it the speeds do not tell them apart.
-            .filter(|_| machine.disk.as_ref().is_some_and(|disk| disk.burst.is_some()))
-            .map(|experts| {
-                [Traffic::Even, Traffic::Mild, Traffic::Skewed].map(|t| experts.hits(t))
-            }),
+        expert_hit_share: forecast.and_then(|forecast| machine.expert_hits(&forecast)),
         read_bytes_per_token: forecast.map(|forecast| streamed(&forecast)),
         context: forecast.map(|forecast| forecast.context),
         context_max: plans.context_max,

@@ -49,6 +49,16 @@ enum Case {
     Best,
 }
 
+impl Case {
+    fn traffic(self) -> Traffic {
+        match self {
+            Case::Worst => Traffic::Even,
+            Case::Expected => Traffic::Mild,
+            Case::Best => Traffic::Skewed,
+        }
+    }
+}
+
 impl Machine {
     /// The speeds of a run that follows the plan.
     pub fn speeds(&self, forecast: &Forecast, parameters: u64) -> Speeds {
@@ -61,6 +71,21 @@ impl Machine {
                 self.prefill(forecast, parameters, Case::Best),
             ],
         }
+    }
+
+    /// The part of a token's experts that the speeds take to be in the cache: at least, expected, at most. `None` where
+    /// they do not depend on it.
+    pub fn expert_hits(&self, forecast: &Forecast) -> Option<[f64; 3]> {
+        let hits = |experts: ExpertReads| {
+            [Case::Worst, Case::Expected, Case::Best].map(|case| experts.hits(case.traffic()))
+        };
+        self.experts_waited_for(forecast).map(hits)
+    }
+
+    /// The experts, where it was measured how missing ones come in.
+    fn experts_waited_for(&self, forecast: &Forecast) -> Option<ExpertReads> {
+        let burst = self.disk.as_ref().and_then(|disk| disk.burst);
+        forecast.experts.filter(|_| burst.is_some())
     }
 
     /// Seconds of a token of an answer.
@@ -78,14 +103,14 @@ impl Machine {
             return pass_s;
         };
         let busy_pass_s = pass_s * (disk.pass_s / self.pass.typical_s.max(1e-12)).max(1.0);
-        match forecast.experts {
-            Some(experts) if disk.burst.is_some() => {
+        match self.experts_waited_for(forecast) {
+            Some(experts) => {
                 let missed = experts.missed_bytes(Traffic::Mild);
                 let streamed = (forecast.read_bytes as f64 - missed).max(0.0);
                 self.shared(disk, streamed, (pass_s, busy_pass_s), case).seconds()
                     + experts_wait_s(disk, &experts, pass_s, case)
             }
-            _ => {
+            None => {
                 let read = forecast.read_bytes as f64;
                 self.shared(disk, read, (pass_s, busy_pass_s), case).seconds()
             }
@@ -131,12 +156,12 @@ impl Machine {
 fn experts_wait_s(disk: &Disk, reads: &ExpertReads, pass_s: f64, case: Case) -> f64 {
     let Some(burst) = disk.burst else { return 0.0 };
     let layers = f64::from(reads.layers.max(1));
-    let (traffic, burst_s) = match case {
-        Case::Worst => (Traffic::Even, burst.first_s.max(burst.again_s)),
-        Case::Expected => (Traffic::Mild, burst.again_s),
-        Case::Best => (Traffic::Skewed, burst.first_s.min(burst.again_s)),
+    let burst_s = match case {
+        Case::Worst => burst.first_s.max(burst.again_s),
+        Case::Expected => burst.again_s,
+        Case::Best => burst.first_s.min(burst.again_s),
     };
-    let missed = reads.missed(traffic);
+    let missed = reads.missed(case.traffic());
     let of_layer = burst_s * missed / burst.experts;
     let meanwhile = pass_s / layers * (1.0 - missed / f64::from(reads.used.max(1)));
     let wait = if case == Case::Worst { of_layer } else { (of_layer - meanwhile).max(0.0) };
