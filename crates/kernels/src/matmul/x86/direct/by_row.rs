@@ -125,7 +125,7 @@ unsafe fn row_products<W: Wide, B: Codebook>(
 
 /// Sums of the lower and of the upper four lanes of 8 rows, a row to a lane.
 #[inline(always)]
-fn sums<W: Wide>(_: W, rows: [__m256i; 8]) -> [__m256i; 2] {
+pub(super) fn sums<W: Wide>(_: W, rows: [__m256i; 8]) -> [__m256i; 2] {
     // SAFETY: a `Wide` value proves that the CPU has AVX2.
     unsafe { sums_here(rows) }
 }

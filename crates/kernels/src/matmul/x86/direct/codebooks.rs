@@ -6,7 +6,7 @@ use super::super::tile::Next;
 use super::by_row::Codebook;
 use super::k::byte;
 use super::wide::Wide;
-use super::{Direct, Rows, high, low, step};
+use super::{Direct, Rows, Sum, high, low};
 use crate::format::blocks;
 use crate::quantize::XBlock;
 
@@ -22,7 +22,7 @@ pub(in crate::matmul::x86) struct Entries<I> {
 
 direct! { IQ2XXS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 66 bytes, in each group four of entries and four of signs and scale.
-    let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
+    let d = w.product(unsafe { w.halves_at(rows, 0) }, w.floats(0.125));
     let mut sum = sum;
     for (pair, x) in x.as_chunks::<2>().0.iter().enumerate() {
         next.prefetch(W::ROWS * size_of::<Self>() / 4);
@@ -40,7 +40,7 @@ direct! { IQ2XXS 8 |w, rows, x, next, sum| {
 
 direct! { IQ3XXS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 98 bytes, the signs and scales from 66 on.
-    let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.25));
+    let d = w.product(unsafe { w.halves_at(rows, 0) }, w.floats(0.25));
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         // SAFETY: as above.
@@ -73,19 +73,19 @@ impl<W: Wide> Group<W> {
     /// # Safety
     /// Each row has a whole block.
     #[inline(always)]
-    unsafe fn add<B: Codebook>(self, w: W, rows: Rows, d: W::F, x: &XBlock, sum: W::F) -> W::F {
+    unsafe fn add<B: Codebook>(self, w: W, rows: Rows, d: W::F, x: &XBlock, sum: Sum<W>) -> Sum<W> {
         let signs = four_sevens(w, self.word);
         let entries = Entries { low: self.low, high: [w.words(0); 2], signs };
         // SAFETY: the caller's promise.
         let [first, last] = unsafe { w.codebook_sums::<B>(rows, self.g, &entries, x) };
         let d = with_odd(w, d, w.right32(self.word, 28));
-        step(w, w.add(first, last), d, x, sum)
+        sum.step(w, w.add(first, last), d, x)
     }
 }
 
 direct! { IQ2XS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 74 bytes, entries and signs from 2 on, scales from 66 on.
-    let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
+    let d = w.product(unsafe { w.halves_at(rows, 0) }, w.floats(0.125));
     // SAFETY: as above.
     let scales = [unsafe { w.words_at::<4>(rows, 66) }, unsafe { w.words_at::<4>(rows, 70) }];
     let apart = w.broadcast(&LOW_AND_HIGH);
@@ -108,7 +108,7 @@ direct! { IQ2XS 8 |w, rows, x, next, sum| {
             // SAFETY: the caller's promise.
             let sums = unsafe { w.codebook_sums::<Self>(rows, g, &entries, &x[part]) };
             let scales = w.right32(scales[g / 4], 8 * (g % 4));
-            sum = step(w, scaled_halves(w, sums, scales), d, &x[part], sum);
+            sum = sum.step(w, scaled_halves(w, sums, scales), d, &x[part]);
         }
     }
     sum
@@ -119,7 +119,7 @@ const LOW_AND_HIGH: [i8; 16] = [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13
 
 direct! { IQ2S 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 82 bytes: `d`, 32 of entries, 32 of signs, 8 of more bits of entries, 8 of scales.
-    let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
+    let d = w.product(unsafe { w.halves_at(rows, 0) }, w.floats(0.125));
     // SAFETY: as above.
     let [top0, top1, scale0, scale1] = unsafe { rows.quads(w, 66) };
     let (tops, scales) = ([top0, top1], [scale0, scale1]);
@@ -136,7 +136,7 @@ direct! { IQ2S 8 |w, rows, x, next, sum| {
             let entries = Entries { low: [low[g], zero], high: [high, zero], signs: signs[g] };
             // SAFETY: the caller's promise.
             let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
-            sum = step(w, scaled_halves(w, sums, w.right32(scales[half], 8 * g)), d, &x[g], sum);
+            sum = sum.step(w, scaled_halves(w, sums, w.right32(scales[half], 8 * g)), d, &x[g]);
         }
     }
     sum
@@ -144,7 +144,7 @@ direct! { IQ2S 8 |w, rows, x, next, sum| {
 
 direct! { IQ3S 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 110 bytes: `d`, 64 of entries, 8 of more bits, 32 of signs, four of scales.
-    let d = w.halves(unsafe { w.words_at::<2>(rows, 0) });
+    let d = unsafe { w.halves_at(rows, 0) };
     // SAFETY: as above.
     let tops = [unsafe { w.words_at::<4>(rows, 66) }, unsafe { w.words_at::<4>(rows, 70) }];
     // SAFETY: as above.
@@ -165,7 +165,7 @@ direct! { IQ3S 8 |w, rows, x, next, sum| {
                 // SAFETY: the caller's promise.
                 let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
                 let scale = w.and(w.right32(scales, 4 * (4 * half + g)), w.words(15));
-                sum = step(w, w.add(sums[0], sums[1]), with_odd(w, d, scale), &x[g], sum);
+                sum = sum.step(w, w.add(sums[0], sums[1]), with_odd(w, d, scale), &x[g]);
             }
         }
     }
@@ -174,7 +174,7 @@ direct! { IQ3S 8 |w, rows, x, next, sum| {
 
 direct! { IQ1S 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 50 bytes: `d`, 32 of entries, 16 of more bits of them, scales and signs.
-    let d = w.product(w.halves(unsafe { w.words_at::<2>(rows, 0) }), w.floats(0.125));
+    let d = w.product(unsafe { w.halves_at(rows, 0) }, w.floats(0.125));
     // SAFETY: as above.
     let tops = unsafe { rows.quads(w, 34) };
     let mut sum = sum;
@@ -192,7 +192,7 @@ direct! { IQ1S 8 |w, rows, x, next, sum| {
             // SAFETY: the caller's promise.
             let sums = unsafe { w.codebook_sums::<Self>(rows, 4 * half + g, &entries, &x[g]) };
             let d = with_odd(w, d, w.and(w.right32(top, 12), w.words(7)));
-            sum = step(w, w.add(sums[0], sums[1]), d, &x[g], sum);
+            sum = sum.step(w, w.add(sums[0], sums[1]), d, &x[g]);
         }
     }
     sum
@@ -228,7 +228,7 @@ direct! { IQ1M 8 |w, rows, x, next, sum| {
             let scales = w.right32(scales[half], g / 2 * 16 + g % 2 * 6);
             let scale = |at| odd(w, w.and(w.right32(scales, at), w.words(7)));
             let isum = w.add(w.mul(sums[0], scale(0)), w.mul(sums[1], scale(3)));
-            sum = step(w, isum, d, &x[g], sum);
+            sum = sum.step(w, isum, d, &x[g]);
         }
     }
     sum

@@ -2,7 +2,7 @@
 
 use super::super::tile::Next;
 use super::wide::Wide;
-use super::{Direct, Rows, high, low, step, without};
+use super::{Direct, Rows, Sum, high, low, without};
 use crate::format::blocks;
 use crate::quantize::XBlock;
 
@@ -37,11 +37,11 @@ impl<W: Wide> Head<W> {
 
     /// Steps 2 and 3 for group `g`, `isum` without its scale.
     #[inline(always)]
-    fn step(&self, w: W, g: usize, isum: W::I, x: &XBlock, sum: W::F) -> W::F {
+    fn step(&self, w: W, g: usize, isum: W::I, x: &XBlock, sum: Sum<W>) -> Sum<W> {
         let scale = w.to_floats(byte(w, self.scales[g / 4], g % 4));
         let min = w.to_floats(byte(w, self.mins[g / 4], g % 4));
-        let sum = step(w, isum, w.product(self.d, scale), x, sum);
-        w.fma(w.product(self.minus_dmin, min), w.floats(x.s), sum)
+        let min = w.product(self.minus_dmin, min);
+        sum.step_with_minimum(w, isum, w.product(self.d, scale), min, x)
     }
 }
 
@@ -73,12 +73,10 @@ direct! { Q4K 8 |w, rows, x, next, sum| {
         next.prefetch(W::ROWS * size_of::<Self>() / 8);
         // SAFETY: as above.
         let last = unsafe { rows.quads(w, 32 + 32 * pair) };
-        let isum = w.dot::<4>(w.words(0), four!(|Q| low(w, first[Q])), &x[0], 0);
-        let isum = w.dot::<4>(isum, four!(|Q| low(w, last[Q])), &x[0], 4);
-        sum = head.step(w, 2 * pair, isum, &x[0], sum);
-        let isum = w.dot::<4>(w.words(0), four!(|Q| high(w, first[Q])), &x[1], 0);
-        let isum = w.dot::<4>(isum, four!(|Q| high(w, last[Q])), &x[1], 4);
-        sum = head.step(w, 2 * pair + 1, isum, &x[1], sum);
+        let codes = [four!(|Q| low(w, first[Q])), four!(|Q| low(w, last[Q]))];
+        sum = head.step(w, 2 * pair, w.dot_all(0, codes, &x[0]), &x[0], sum);
+        let codes = [four!(|Q| high(w, first[Q])), four!(|Q| high(w, last[Q]))];
+        sum = head.step(w, 2 * pair + 1, w.dot_all(0, codes, &x[1]), &x[1], sum);
     }
     sum
 } }
@@ -111,37 +109,35 @@ direct! { Q5K 8 |w, rows, x, next, sum| {
 
 direct! { Q6K 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 210 bytes.
-    let d = w.halves(unsafe { w.words_at::<2>(rows, 208) });
+    let d = unsafe { w.halves_at(rows, 208) };
     // SAFETY: as above.
     let scales = unsafe { rows.quads(w, 192) };
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         let mut isums = [w.words(0); 4];
+        // Bytes 0 and 2 of each word are those of this part.
+        let mut scales = [scales[2 * half], scales[2 * half + 1]];
         for part in 0..2 {
-            // SAFETY: as above.
-            let a = unsafe { rows.quads(w, 64 * half + 16 * part) };
-            // SAFETY: as above.
-            let b = unsafe { rows.quads(w, 64 * half + 32 + 16 * part) };
+            // At once, and before what is computed: around a loop in its middle the compiler keeps all of it in memory.
+            next.prefetch(W::ROWS * size_of::<Self>() / 4);
             // SAFETY: as above.
             let top = unsafe { rows.quads(w, 128 + 32 * half + 16 * part) };
-            let codes = [
-                four!(|Q| six(w, low(w, a[Q]), w.left16(top[Q], 4))),
-                four!(|Q| six(w, low(w, b[Q]), w.left16(top[Q], 2))),
-                four!(|Q| six(w, high(w, a[Q]), top[Q])),
-                four!(|Q| six(w, high(w, b[Q]), w.right16(top[Q], 2))),
-            ];
-            for g in 0..4 {
-                next.prefetch(W::ROWS * size_of::<Self>() / 16);
-                let start = w.words(without(32, &x[g])[part]);
-                let products = w.dot::<6>(start, codes[g], &x[g], 4 * part);
-                // Byte `2g + part` of the half's scales, with its sign.
-                let left = 24 - 8 * (g % 2 * 2 + part);
-                let scale = w.signed_right32(w.left32(scales[2 * half + g / 2], left), 24);
-                isums[g] = w.add(isums[g], w.mul(products, scale));
-            }
+            // SAFETY: as above.
+            let a = unsafe { rows.quads(w, 64 * half + 16 * part) };
+            let codes = four!(|Q| six(w, low(w, a[Q]), w.left16(top[Q], 4)));
+            isums[0] = w.scaled_six(isums[0], codes, &x[0], part, scales[0], 0);
+            let codes = four!(|Q| six(w, high(w, a[Q]), top[Q]));
+            isums[2] = w.scaled_six(isums[2], codes, &x[2], part, scales[1], 0);
+            // SAFETY: as above.
+            let b = unsafe { rows.quads(w, 64 * half + 32 + 16 * part) };
+            let codes = four!(|Q| six(w, low(w, b[Q]), w.left16(top[Q], 2)));
+            isums[1] = w.scaled_six(isums[1], codes, &x[1], part, scales[0], 2);
+            let codes = four!(|Q| six(w, high(w, b[Q]), w.right16(top[Q], 2)));
+            isums[3] = w.scaled_six(isums[3], codes, &x[3], part, scales[1], 2);
+            scales = scales.map(|words| w.right32(words, 8));
         }
         for g in 0..4 {
-            sum = step(w, isums[g], d, &x[g], sum);
+            sum = sum.step(w, isums[g], d, &x[g]);
         }
     }
     sum
@@ -167,10 +163,10 @@ direct! { Q2K 8 |w, rows, x, next, sum| {
                 let scale = w.and(w.right32(bytes, 8 * part), w.words(15));
                 isum = w.add(isum, w.mul(products, scale));
             }
-            sum = step(w, isum, d, &x[g], sum);
+            sum = sum.step(w, isum, d, &x[g]);
             let first = w.and(w.right32(bytes, 4), w.words(15));
             let mins = w.or(first, w.and(w.left32(bytes, 4), w.words(0x000f_0000)));
-            sum = step(w, w.products16(mins, w.words(x[g].sums)), minus_dmin, &x[g], sum);
+            sum = sum.step(w, w.products16(mins, w.words(x[g].sums)), minus_dmin, &x[g]);
         }
     }
     sum
@@ -207,7 +203,7 @@ direct! { Q3K 8 |w, rows, x, next, sum| {
                 let scale = byte(w, scales[2 * half + g / 2], g % 2 * 2 + part);
                 isum = w.add(isum, w.mul(products, w.sub(scale, w.words(32))));
             }
-            sum = step(w, isum, d, &x[g], sum);
+            sum = sum.step(w, isum, d, &x[g]);
         }
     }
     sum

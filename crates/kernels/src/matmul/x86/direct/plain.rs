@@ -3,7 +3,7 @@
 use super::super::tile::Next;
 use super::super::unpack::{FP4_RAISED, Unpack};
 use super::wide::Wide;
-use super::{Direct, Rows, high, low, step, without};
+use super::{Direct, Rows, Sum, high, low, without};
 use crate::format::blocks;
 use crate::quantize::XBlock;
 
@@ -13,10 +13,9 @@ direct! { Q4_0 1 |w, rows, x, next, sum| {
     // SAFETY: the block has 18 bytes.
     let codes = unsafe { rows.quads(w, 2) };
     // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
+    let d = unsafe { w.halves_at(rows, 0) };
     let [a, b] = without(8, x);
-    let isum = w.dot::<4>(w.words(a + b), four!(|Q| low(w, codes[Q])), x, 0);
-    step(w, w.dot::<4>(isum, four!(|Q| high(w, codes[Q])), x, 4), d, x, sum)
+    sum.step(w, w.dot_all(a + b, halves(w, codes), x), d, x)
 } }
 
 direct! { Q4_1 1 |w, rows, x, next, sum| {
@@ -27,9 +26,7 @@ direct! { Q4_1 1 |w, rows, x, next, sum| {
     // SAFETY: as above.
     let pairs = unsafe { w.words_at::<4>(rows, 0) };
     let (d, min) = (w.halves(pairs), w.halves(w.right32(pairs, 16)));
-    let isum = w.dot::<4>(w.words(0), four!(|Q| low(w, codes[Q])), x, 0);
-    let sum = step(w, w.dot::<4>(isum, four!(|Q| high(w, codes[Q])), x, 4), d, x, sum);
-    w.fma(min, w.floats(x.s), sum)
+    sum.step_with_minimum(w, w.dot_all(0, halves(w, codes), x), d, min, x)
 } }
 
 direct! { Q5_0 1 |w, rows, x, next, sum| {
@@ -40,9 +37,9 @@ direct! { Q5_0 1 |w, rows, x, next, sum| {
     // SAFETY: as above.
     let fifth = unsafe { w.words_at::<4>(rows, 2) };
     // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<2>(rows, 0) });
+    let d = unsafe { w.halves_at(rows, 0) };
     let [a, b] = without(16, x);
-    step(w, five_bits(w, w.words(a + b), codes, fifth, x), d, x, sum)
+    sum.step(w, five_bits(w, w.words(a + b), codes, fifth, x), d, x)
 } }
 
 direct! { Q5_1 1 |w, rows, x, next, sum| {
@@ -55,21 +52,16 @@ direct! { Q5_1 1 |w, rows, x, next, sum| {
     // SAFETY: as above.
     let pairs = unsafe { w.words_at::<4>(rows, 0) };
     let (d, min) = (w.halves(pairs), w.halves(w.right32(pairs, 16)));
-    let sum = step(w, five_bits(w, w.words(0), codes, fifth, x), d, x, sum);
-    w.fma(min, w.floats(x.s), sum)
+    sum.step_with_minimum(w, five_bits(w, w.words(0), codes, fifth, x), d, min, x)
 } }
 
 direct! { Q8_0 1 |w, rows, x, next, sum| {
     next.prefetch(W::ROWS * size_of::<Self>());
-    let x = &x[0];
     // SAFETY: the block has 34 bytes.
-    let first = unsafe { rows.quads(w, 2) };
+    let isum = unsafe { w.signed_sums(rows, 2, &x[0]) };
     // SAFETY: as above.
-    let last = unsafe { rows.quads(w, 18) };
-    // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
-    let isum = w.dot_signed(w.signed_start(x), four!(|Q| w.raise(first[Q])), x, 0);
-    step(w, w.dot_signed(isum, four!(|Q| w.raise(last[Q])), x, 4), d, x, sum)
+    let d = unsafe { w.halves_at(rows, 0) };
+    sum.step(w, isum, d, &x[0])
 } }
 
 direct! { IQ4NL 1 |w, rows, x, next, sum| {
@@ -78,8 +70,8 @@ direct! { IQ4NL 1 |w, rows, x, next, sum| {
     // SAFETY: the block has 18 bytes.
     let codes = unsafe { rows.quads(w, 2) };
     // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
-    step(w, table_dot(w, codes, w.table(&blocks::IQ4_VALUES), x), d, x, sum)
+    let d = unsafe { w.halves_at(rows, 0) };
+    sum.step(w, table_dot(w, codes, w.table(&blocks::IQ4_VALUES), x), d, x)
 } }
 
 direct! { MXFP4 1 |w, rows, x, next, sum| {
@@ -94,7 +86,7 @@ direct! { MXFP4 1 |w, rows, x, next, sum| {
     let isum = w.words(a + b);
     let isum = w.dot::<5>(isum, four!(|Q| w.look_up(table, low(w, codes[Q]))), x, 0);
     let isum = w.dot::<5>(isum, four!(|Q| w.look_up(table, high(w, codes[Q]))), x, 4);
-    step(w, isum, w.power(e), x, sum)
+    sum.step(w, isum, w.power(e), x)
 } }
 
 direct! { NVFP4 2 |w, rows, x, next, sum| {
@@ -114,7 +106,7 @@ direct! { NVFP4 2 |w, rows, x, next, sum| {
             let isum = w.words(start[half]);
             let isum = w.dot::<5>(isum, four!(|Q| w.look_up(table, codes[Q])), x, 4 * half);
             let byte = w.and(w.right32(scales, 8 * (2 * g + half)), w.words(255));
-            sum = step(w, isum, ue4m3_halves(w, byte), x, sum);
+            sum = sum.step(w, isum, ue4m3_halves(w, byte), x);
         }
     }
     sum
@@ -144,10 +136,16 @@ direct! { IQ4XS 8 |w, rows, x, next, sum| {
         let top = w.and(w.right32(scales_high, 2 * g), w.words(3));
         let scale = w.sub(w.or(bottom, w.left32(top, 4)), w.words(32));
         let d = w.product(d, w.to_floats(scale));
-        sum = step(w, table_dot(w, codes, table, x), d, x, sum);
+        sum = sum.step(w, table_dot(w, codes, table, x), d, x);
     }
     sum
 } }
+
+/// The low halves of the bytes, then the high ones.
+#[inline(always)]
+fn halves<W: Wide>(w: W, bytes: [W::I; 4]) -> [[W::I; 4]; 2] {
+    [four!(|Q| low(w, bytes[Q])), four!(|Q| high(w, bytes[Q]))]
+}
 
 /// What values in [`FP4_RAISED`] are larger by.
 const FP4_RAISE: i32 = blocks::MXFP4::OFFSET as i32;

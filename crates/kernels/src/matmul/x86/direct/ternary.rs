@@ -4,13 +4,13 @@ use super::super::tile::Next;
 use super::k::{two_bits, two_of};
 use super::plain::spread_bits;
 use super::wide::Wide;
-use super::{Direct, Rows, step, without};
+use super::{Direct, Rows, Sum, without};
 use crate::format::blocks;
 use crate::quantize::XBlock;
 
 direct! { TQ2_0 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 66 bytes.
-    let d = w.halves(unsafe { w.words_at::<2>(rows, 64) });
+    let d = unsafe { w.halves_at(rows, 64) };
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         // SAFETY: as above.
@@ -19,7 +19,7 @@ direct! { TQ2_0 8 |w, rows, x, next, sum| {
             let [a, b] = without(1, &x[g]);
             let isum = w.dot::<4>(w.words(a + b), four!(|Q| two_of(w, packed[0][Q], g)), &x[g], 0);
             let isum = w.dot::<4>(isum, four!(|Q| two_of(w, packed[1][Q], g)), &x[g], 4);
-            sum = step(w, isum, d, &x[g], sum);
+            sum = sum.step(w, isum, d, &x[g]);
         }
     }
     sum
@@ -34,7 +34,7 @@ direct! { TQ1_0 8 |w, rows, x, next, sum| {
     // SAFETY: as above.
     let mut last = unsafe { w.words_at::<4>(rows, 48) };
     // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<2>(rows, 52) });
+    let d = unsafe { w.halves_at(rows, 52) };
     next.prefetch(W::ROWS * size_of::<Self>() / 2);
     let start = |x| {
         let [a, b] = without(1, x);
@@ -46,7 +46,7 @@ direct! { TQ1_0 8 |w, rows, x, next, sum| {
         for part in 0..2 {
             isum = w.dot::<4>(isum, four!(|Q| next_digit(w, &mut bytes[part][Q])), x, 4 * part);
         }
-        sum = step(w, isum, d, x, sum);
+        sum = sum.step(w, isum, d, x);
     }
     // Five times 16 values, then four times 4.
     for (group, x) in x[5..].iter().enumerate() {
@@ -57,7 +57,7 @@ direct! { TQ1_0 8 |w, rows, x, next, sum| {
         } else {
             four!(|_Q| next_digit(w, &mut last))
         };
-        sum = step(w, w.dot::<4>(isum, second, x, 4), d, x, sum);
+        sum = sum.step(w, w.dot::<4>(isum, second, x, 4), d, x);
     }
     sum
 } }
@@ -79,14 +79,14 @@ direct! { Q1_0 4 |w, rows, x, next, sum| {
     // SAFETY: the block has 18 bytes.
     let words = unsafe { rows.quads(w, 2) };
     // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
+    let d = unsafe { w.halves_at(rows, 0) };
     let mut sum = sum;
     for (g, x) in x.iter().enumerate() {
         // 0 and 2, for -1 and 1.
         let [first, last] = spread_bits(w, words[g], 2);
         let [a, b] = without(1, x);
         let isum = w.dot::<4>(w.dot::<4>(w.words(a + b), first, x, 0), last, x, 4);
-        sum = step(w, isum, d, x, sum);
+        sum = sum.step(w, isum, d, x);
     }
     sum
 } }
@@ -96,7 +96,7 @@ direct! { Q2_0 2 |w, rows, x, next, sum| {
     // SAFETY: the block has 18 bytes.
     let words = unsafe { rows.quads(w, 2) };
     // SAFETY: as above.
-    let d = w.halves(unsafe { w.words_at::<4>(rows, 0) });
+    let d = unsafe { w.halves_at(rows, 0) };
     let mut sum = sum;
     for (g, x) in x.iter().enumerate() {
         // Shifted by `2i`, the four bytes of a word have codes `i`, `4 + i`, `8 + i` and `12 + i` at the bottom.
@@ -105,7 +105,7 @@ direct! { Q2_0 2 |w, rows, x, next, sum| {
         let codes = |word| four!(|I| w.and(w.right32(word, 2 * I), w.bytes(3)));
         let isum = w.dot::<4>(w.words(a + b), codes(words[2 * g]), &transposed, 0);
         let isum = w.dot::<4>(isum, codes(words[2 * g + 1]), &transposed, 4);
-        sum = step(w, isum, d, x, sum);
+        sum = sum.step(w, isum, d, x);
     }
     sum
 } }

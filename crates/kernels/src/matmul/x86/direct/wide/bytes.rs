@@ -20,7 +20,19 @@ pub(in crate::matmul::x86) trait ByteProducts: Copy {
         x: &XBlock,
         first: usize,
     ) -> __m256i;
+    fn dot_all(self, start: i32, codes: [[__m256i; 4]; 2], x: &XBlock) -> __m256i;
+    fn scaled_six(
+        self,
+        sum: __m256i,
+        codes: [__m256i; 4],
+        x: &XBlock,
+        part: usize,
+        scales: __m256i,
+        byte: usize,
+    ) -> __m256i;
     fn row_products(self, codes: __m256i, minus: u32, x: &XBlock) -> __m256i;
+    /// Products of 32 signed codes of one row with the activations; sums of four in each lane.
+    fn signed_row_products(self, codes: __m256i, x: &XBlock) -> __m256i;
 }
 
 impl ByteProducts for Avx2 {
@@ -61,9 +73,40 @@ impl ByteProducts for Avx2 {
             _mm256_add_epi32(sum, wide)
         }
         #[inline(always)]
+        fn dot_all(start: i32, codes: [[__m256i; 4]; 2], x: &XBlock) -> __m256i {
+            let two = |quad: usize| {
+                let product = |quad: usize| _mm256_maddubs_epi16(codes[quad / 4][quad % 4], _mm256_set1_epi32(x.quads[quad]));
+                _mm256_add_epi16(product(quad), product(quad + 1))
+            };
+            // 16 products of 15 * 127 fit into 16 bits.
+            let sums = _mm256_add_epi16(_mm256_add_epi16(two(0), two(2)), _mm256_add_epi16(two(4), two(6)));
+            _mm256_add_epi32(_mm256_madd_epi16(sums, _mm256_set1_epi16(1)), _mm256_set1_epi32(start))
+        }
+        #[inline(always)]
+        fn scaled_six(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, scales: __m256i, byte: usize) -> __m256i {
+            // What counts are the sums without the 32, which fit (8 products of 32 * 127), so overflow on the way comes
+            // back.
+            let mut narrow = _mm256_set1_epi32(x.start_of_six(part));
+            for (quad, codes) in codes.into_iter().enumerate() {
+                let x = _mm256_set1_epi32(x.quads[4 * part + quad]);
+                narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(codes, x));
+            }
+            // The byte with its sign, in both halves of the word.
+            let upper = _mm256_shuffle_epi8(scales, _mm256_add_epi8(word_starts(), _mm256_set1_epi16((byte as i16) << 8 | 0x80)));
+            let scale = _mm256_srai_epi16::<8>(upper);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, scale))
+        }
+        #[inline(always)]
         fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
             // Two products of 62 * 127 fit into 16 bits.
             let products = _mm256_maddubs_epi16(codes, negated(x, minus));
+            _mm256_madd_epi16(products, _mm256_set1_epi16(1))
+        }
+        #[inline(always)]
+        fn signed_row_products(codes: __m256i, x: &XBlock) -> __m256i {
+            // Two products of 128 * 127 just fit into 16 bits.
+            let x = _mm256_sign_epi8(activations(x), codes);
+            let products = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), x);
             _mm256_madd_epi16(products, _mm256_set1_epi16(1))
         }
     }
@@ -89,8 +132,25 @@ impl ByteProducts for AvxVnni {
             four_products(sum, codes, x, first)
         }
         #[inline(always)]
+        fn dot_all(start: i32, codes: [[__m256i; 4]; 2], x: &XBlock) -> __m256i {
+            four_products(four_products(_mm256_set1_epi32(start), codes[0], x, 0), codes[1], x, 4)
+        }
+        #[inline(always)]
+        fn scaled_six(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, scales: __m256i, byte: usize) -> __m256i {
+            let start = _mm256_set1_epi32(without(32, x)[part]);
+            let products = four_products(start, codes, x, 4 * part);
+            let left = _mm_cvtsi32_si128(24 - 8 * byte as i32);
+            let scale = _mm256_srai_epi32::<24>(_mm256_sll_epi32(scales, left));
+            _mm256_add_epi32(sum, _mm256_mullo_epi32(products, scale))
+        }
+        #[inline(always)]
         fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
             _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), codes, negated(x, minus))
+        }
+        #[inline(always)]
+        fn signed_row_products(codes: __m256i, x: &XBlock) -> __m256i {
+            let x = _mm256_sign_epi8(activations(x), codes);
+            _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(codes), x)
         }
     }
 }
@@ -103,6 +163,14 @@ fn four_products(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) ->
         sum = _mm256_dpbusd_avx_epi32(sum, codes, _mm256_set1_epi32(x.quads[first + quad]));
     }
     sum
+}
+
+/// In the upper byte of each half of a word, where its word starts in 128 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn word_starts() -> __m256i {
+    let four = _mm_setr_epi32(0, 0x0400_0400, 0x0800_0800, 0x0c00_0c00);
+    _mm256_broadcastsi128_si256(four)
 }
 
 /// The activations, with minus those whose bit is set.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{ByteProducts, Rows, Wide};
-use crate::matmul::x86::direct::by_row::{Codebook, row_sums};
+use crate::matmul::x86::direct::by_row::{Codebook, row_sums, sums};
 use crate::matmul::x86::direct::codebooks::Entries;
 use crate::quantize::XBlock;
 
@@ -109,6 +109,24 @@ impl<T: ByteProducts> Wide for Eight<T> {
     }
 
     #[inline(always)]
+    fn dot_all(self, start: i32, codes: [[__m256i; 4]; 2], x: &XBlock) -> __m256i {
+        self.0.dot_all(start, codes, x)
+    }
+
+    #[inline(always)]
+    fn scaled_six(
+        self,
+        sum: __m256i,
+        codes: [__m256i; 4],
+        x: &XBlock,
+        part: usize,
+        scales: __m256i,
+        byte: usize,
+    ) -> __m256i {
+        self.0.scaled_six(sum, codes, x, part, scales, byte)
+    }
+
+    #[inline(always)]
     fn row_products(self, codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
         self.0.row_products(codes, minus, x)
     }
@@ -136,6 +154,25 @@ impl<T: ByteProducts> Wide for Eight<T> {
         let [e, f, g, h] = unsafe { rows.four_words::<BYTES>(4, offset) };
         // SAFETY: `self` proves that the CPU has the instruction.
         unsafe { _mm256_setr_epi32(a, b, c, d, e, f, g, h) }
+    }
+
+    #[inline(always)]
+    unsafe fn halves_at(self, rows: Rows, offset: usize) -> __m256 {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { rows.eight_halves(offset) };
+        // SAFETY: `self` proves that the CPU has the instruction.
+        unsafe { _mm256_cvtph_ps(halves) }
+    }
+
+    #[inline(always)]
+    unsafe fn signed_sums(self, rows: Rows, offset: usize, x: &XBlock) -> __m256i {
+        let products = |row| {
+            // SAFETY: the caller's promise; the load needs no alignment.
+            let codes = unsafe { _mm256_loadu_si256(rows.at(row, offset).cast()) };
+            self.0.signed_row_products(codes, x)
+        };
+        let [low, high] = sums(self, eight!(|I| products(I)));
+        self.add(low, high)
     }
 
     #[inline(always)]

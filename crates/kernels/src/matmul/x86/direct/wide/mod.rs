@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::Rows;
 use super::by_row::Codebook;
 use super::codebooks::Entries;
+use super::{Rows, without};
 use crate::quantize::XBlock;
 pub(super) use bytes::ByteProducts;
 pub(super) use eight::Eight;
@@ -87,6 +87,26 @@ pub(in crate::matmul::x86) trait Wide: Copy {
         x: &XBlock,
         first: usize,
     ) -> Self::I;
+    /// `start` and the products of 32 codes of four bits with all activations.
+    #[inline(always)]
+    fn dot_all(self, start: i32, codes: [[Self::I; 4]; 2], x: &XBlock) -> Self::I {
+        self.dot::<4>(self.dot::<4>(self.words(start), codes[0], x, 0), codes[1], x, 4)
+    }
+    /// Adds the products of the first or last (`part`) 16 codes of 6 bits, which are larger by 32, with their activations
+    /// and the signed scale in byte `byte` of each word.
+    fn scaled_six(
+        self,
+        sum: Self::I,
+        codes: [Self::I; 4],
+        x: &XBlock,
+        part: usize,
+        scales: Self::I,
+        byte: usize,
+    ) -> Self::I {
+        let products = self.dot::<6>(self.words(without(32, x)[part]), codes, x, 4 * part);
+        let scale = self.signed_right32(self.left32(scales, 24 - 8 * byte), 24);
+        self.add(sum, self.mul(products, scale))
+    }
     /// Products of 32 codes of one row, none of them above 127 or below 0, with the activations, those negated
     /// whose bit is set; sums of four in each lane.
     fn row_products(self, codes: __m256i, minus: u32, x: &XBlock) -> __m256i;
@@ -120,6 +140,26 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     /// # Safety
     /// Each of the rows has `BYTES` (2 or 4) bytes from `offset` on.
     unsafe fn words_at<const BYTES: usize>(self, rows: Rows, offset: usize) -> Self::I;
+    /// A half-precision number of each row.
+    ///
+    /// # Safety
+    /// Each of the rows has two bytes from `offset` on.
+    unsafe fn halves_at(self, rows: Rows, offset: usize) -> Self::F;
+
+    /// Exact sums of the products of 32 signed bytes of each row with all activations.
+    ///
+    /// # Safety
+    /// Each of the rows has 32 bytes from `offset` on.
+    #[inline(always)]
+    unsafe fn signed_sums(self, rows: Rows, offset: usize, x: &XBlock) -> Self::I {
+        // SAFETY: the caller's promise.
+        let first = unsafe { rows.quads(self, offset) };
+        // SAFETY: as above.
+        let last = unsafe { rows.quads(self, offset + 16) };
+        let start = self.signed_start(x);
+        let isum = self.dot_signed(start, four!(|Q| self.raise(first[Q])), x, 0);
+        self.dot_signed(isum, four!(|Q| self.raise(last[Q])), x, 4)
+    }
 }
 
 /// Methods that are one intrinsic each.

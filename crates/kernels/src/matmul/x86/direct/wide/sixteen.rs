@@ -189,6 +189,18 @@ impl<T: LookUp> Wide for Sixteen<T> {
     }
 
     #[inline(always)]
+    unsafe fn halves_at(self, rows: Rows, offset: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        let first = unsafe { rows.eight_halves(offset) };
+        // SAFETY: as above.
+        let second = unsafe { rows.upper_eight().eight_halves(offset) };
+        // SAFETY: `self` proves that the CPU has the instructions.
+        let halves = unsafe { _mm256_set_m128i(second, first) };
+        // SAFETY: as above.
+        unsafe { _mm512_cvtph_ps(halves) }
+    }
+
+    #[inline(always)]
     unsafe fn codebook_sums<B: Codebook>(
         self,
         rows: Rows,
