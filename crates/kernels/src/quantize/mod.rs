@@ -63,16 +63,6 @@ impl XBlock {
         codes
     }
 
-    /// What sums in 16 bits of the first or last 16 codes' products start with for weights that were made larger by 32:
-    /// half of two [`XBlock::starts`], each of which fits.
-    #[inline(always)]
-    pub(crate) fn start_of_six(&self, part: usize) -> i32 {
-        let [a, b] = [self.starts[2 * part], self.starts[2 * part + 1]];
-        let low = (i32::from(a as i16) + i32::from(b as i16)) >> 1;
-        let high = ((a >> 16) + (b >> 16)) >> 1;
-        (low & 0xffff) | (high << 16)
-    }
-
     fn new(d: f32, codes: [i8; BLOCK]) -> XBlock {
         let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
         let (low, high) = (sum(&codes[..16]), sum(&codes[16..]));

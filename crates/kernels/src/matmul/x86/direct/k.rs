@@ -114,7 +114,12 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     let scales = unsafe { rows.quads(w, 192) };
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
-        let mut isums = [w.words(0); 4];
+        let mut isums = four!(|G| {
+            // Bytes `2G` and `2G + 1` of the half's scales times 256, and so 8 times what the offset of 32 adds.
+            let pairs = w.look_up(scales[2 * half + G / 2], w.broadcast(&PAIRS[G % 2]));
+            let eight = w.products16(pairs, w.words(x[G].sums));
+            w.sub(w.words(0), w.signed_right32(eight, 3))
+        });
         // Bytes 0 and 2 of each word are those of this part.
         let mut scales = [scales[2 * half], scales[2 * half + 1]];
         for part in 0..2 {
@@ -142,6 +147,18 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     }
     sum
 } }
+
+/// The first or last two bytes of each word, each in the upper half of 16 bits.
+const PAIRS: [[i8; 16]; 2] = {
+    let mut all = [[-1; 16]; 2];
+    let mut at = 1;
+    while at < 16 {
+        all[0][at] = (at / 4 * 4 + at % 4 / 2) as i8;
+        all[1][at] = all[0][at] + 2;
+        at += 2;
+    }
+    all
+};
 
 direct! { Q2K 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 84 bytes.

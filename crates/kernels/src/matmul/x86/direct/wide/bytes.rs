@@ -84,17 +84,17 @@ impl ByteProducts for Avx2 {
         }
         #[inline(always)]
         fn scaled_six(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, scales: __m256i, byte: usize) -> __m256i {
-            // What counts are the sums without the 32, which fit (8 products of 32 * 127), so overflow on the way comes
-            // back.
-            let mut narrow = _mm256_set1_epi32(x.start_of_six(part));
-            for (quad, codes) in codes.into_iter().enumerate() {
-                let x = _mm256_set1_epi32(x.quads[4 * part + quad]);
-                narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(codes, x));
-            }
+            let product = |quad: usize| {
+                _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[4 * part + quad]))
+            };
+            // 4 products of 63 * 127 fit into 16 bits, 8 do not.
+            let low = _mm256_add_epi16(product(0), product(1));
+            let high = _mm256_add_epi16(product(2), product(3));
             // The byte with its sign, in both halves of the word.
             let upper = _mm256_shuffle_epi8(scales, _mm256_add_epi8(word_starts(), _mm256_set1_epi16((byte as i16) << 8 | 0x80)));
             let scale = _mm256_srai_epi16::<8>(upper);
-            _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, scale))
+            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, scale));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(high, scale))
         }
         #[inline(always)]
         fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
@@ -137,8 +137,7 @@ impl ByteProducts for AvxVnni {
         }
         #[inline(always)]
         fn scaled_six(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, scales: __m256i, byte: usize) -> __m256i {
-            let start = _mm256_set1_epi32(without(32, x)[part]);
-            let products = four_products(start, codes, x, 4 * part);
+            let products = four_products(_mm256_setzero_si256(), codes, x, 4 * part);
             let left = _mm_cvtsi32_si128(24 - 8 * byte as i32);
             let scale = _mm256_srai_epi32::<24>(_mm256_sll_epi32(scales, left));
             _mm256_add_epi32(sum, _mm256_mullo_epi32(products, scale))

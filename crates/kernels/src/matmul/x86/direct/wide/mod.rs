@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
+use super::Rows;
 use super::by_row::Codebook;
 use super::codebooks::Entries;
-use super::{Rows, without};
 use crate::quantize::XBlock;
 pub(super) use bytes::ByteProducts;
 pub(super) use eight::Eight;
@@ -92,8 +92,8 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     fn dot_all(self, start: i32, codes: [[Self::I; 4]; 2], x: &XBlock) -> Self::I {
         self.dot::<4>(self.dot::<4>(self.words(start), codes[0], x, 0), codes[1], x, 4)
     }
-    /// Adds the products of the first or last (`part`) 16 codes of 6 bits, which are larger by 32, with their activations
-    /// and the signed scale in byte `byte` of each word.
+    /// Adds the products of the first or last (`part`) 16 codes of 6 bits with their activations and the signed scale in
+    /// byte `byte` of each word.
     fn scaled_six(
         self,
         sum: Self::I,
@@ -103,7 +103,7 @@ pub(in crate::matmul::x86) trait Wide: Copy {
         scales: Self::I,
         byte: usize,
     ) -> Self::I {
-        let products = self.dot::<6>(self.words(without(32, x)[part]), codes, x, 4 * part);
+        let products = self.dot::<6>(self.words(0), codes, x, 4 * part);
         let scale = self.signed_right32(self.left32(scales, 24 - 8 * byte), 24);
         self.add(sum, self.mul(products, scale))
     }
