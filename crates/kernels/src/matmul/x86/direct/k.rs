@@ -2,7 +2,7 @@
 
 use super::super::tile::Next;
 use super::wide::Wide;
-use super::{Direct, Rows, Sum, high, low, without};
+use super::{Direct, Rows, Sum, high, low};
 use crate::format::blocks;
 use crate::quantize::XBlock;
 
@@ -114,12 +114,8 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     let scales = unsafe { rows.quads(w, 192) };
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
-        let mut isums = four!(|G| {
-            // Bytes `2G` and `2G + 1` of the half's scales times 256, and so 8 times what the offset of 32 adds.
-            let pairs = w.look_up(scales[2 * half + G / 2], w.broadcast(&PAIRS[G % 2]));
-            let eight = w.products16(pairs, w.words(x[G].sums));
-            w.sub(w.words(0), w.signed_right32(eight, 3))
-        });
+        // The offset is 32.
+        let mut isums = four!(|G| minus_offset(w, scales[2 * half + G / 2], G % 2, 3, &x[G]));
         // Bytes 0 and 2 of each word are those of this part.
         let mut scales = [scales[2 * half], scales[2 * half + 1]];
         for part in 0..2 {
@@ -130,15 +126,19 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
             // SAFETY: as above.
             let a = unsafe { rows.quads(w, 64 * half + 16 * part) };
             let codes = four!(|Q| six(w, low(w, a[Q]), w.left16(top[Q], 4)));
-            isums[0] = w.scaled_six(isums[0], codes, &x[0], part, scales[0], 0);
+            let factor = w.factor(scales[0], 0, 0);
+            isums[0] = w.scaled::<6>(isums[0], codes, &x[0], part, factor);
             let codes = four!(|Q| six(w, high(w, a[Q]), top[Q]));
-            isums[2] = w.scaled_six(isums[2], codes, &x[2], part, scales[1], 0);
+            let factor = w.factor(scales[1], 0, 0);
+            isums[2] = w.scaled::<6>(isums[2], codes, &x[2], part, factor);
             // SAFETY: as above.
             let b = unsafe { rows.quads(w, 64 * half + 32 + 16 * part) };
             let codes = four!(|Q| six(w, low(w, b[Q]), w.left16(top[Q], 2)));
-            isums[1] = w.scaled_six(isums[1], codes, &x[1], part, scales[0], 2);
+            let factor = w.factor(scales[0], 2, 0);
+            isums[1] = w.scaled::<6>(isums[1], codes, &x[1], part, factor);
             let codes = four!(|Q| six(w, high(w, b[Q]), w.right16(top[Q], 2)));
-            isums[3] = w.scaled_six(isums[3], codes, &x[3], part, scales[1], 2);
+            let factor = w.factor(scales[1], 2, 0);
+            isums[3] = w.scaled::<6>(isums[3], codes, &x[3], part, factor);
             scales = scales.map(|words| w.right32(words, 8));
         }
         for g in 0..4 {
@@ -148,41 +148,52 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     sum
 } }
 
+/// What the offset of all codes of a group makes their sum larger by, negated: its scales are bytes `2g` and `2g + 1` of
+/// each word, and the offset is `256 / 2^shift`.
+#[inline(always)]
+fn minus_offset<W: Wide>(w: W, scales: W::I, g: usize, shift: usize, x: &XBlock) -> W::I {
+    let pairs = w.look_up(scales, w.broadcast(&UPPER[g]));
+    let sum = w.products16(pairs, w.words(x.sums));
+    w.sub(w.words(0), w.signed_right32(sum, shift))
+}
+
 /// The first or last two bytes of each word, each in the upper half of 16 bits.
-const PAIRS: [[i8; 16]; 2] = {
-    let mut all = [[-1; 16]; 2];
-    let mut at = 1;
-    while at < 16 {
-        all[0][at] = (at / 4 * 4 + at % 4 / 2) as i8;
-        all[1][at] = all[0][at] + 2;
-        at += 2;
+const UPPER: [[i8; 16]; 2] = [pairs(0, 1), pairs(2, 1)];
+/// The same in the lower half.
+const LOWER: [[i8; 16]; 2] = [pairs(0, 0), pairs(2, 0)];
+
+const fn pairs(first: usize, half: usize) -> [i8; 16] {
+    let mut all = [-1; 16];
+    let mut pair = 0;
+    while pair < 8 {
+        all[2 * pair + half] = (pair / 2 * 4 + first + pair % 2) as i8;
+        pair += 1;
     }
     all
-};
+}
 
 direct! { Q2K 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 84 bytes.
     let pairs = unsafe { w.words_at::<4>(rows, 80) };
     let (d, minus_dmin) = (w.halves(pairs), minus(w, w.halves(w.right32(pairs, 16))));
+    // Bytes, each with a scale in its low and a scale of the minimum in its high half.
     // SAFETY: as above.
-    let scales = unsafe { rows.quads(w, 0) };
+    let bytes = unsafe { rows.quads(w, 0) };
+    let (scales, mins) = (four!(|Q| low(w, bytes[Q])), four!(|Q| high(w, bytes[Q])));
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         // SAFETY: as above.
         let packed = unsafe { two_bits::<W, Self>(w, rows, 16 + 32 * half, next) };
         for g in 0..4 {
-            // Two bytes, each with a scale in its low and a scale of the minimum in its high half.
-            let bytes = w.right32(scales[2 * half + g / 2], g % 2 * 16);
+            let at = 2 * half + g / 2;
             let mut isum = w.words(0);
             for part in 0..2 {
                 let codes = four!(|Q| two_of(w, packed[part][Q], g));
-                let products = w.dot::<4>(w.words(0), codes, &x[g], 4 * part);
-                let scale = w.and(w.right32(bytes, 8 * part), w.words(15));
-                isum = w.add(isum, w.mul(products, scale));
+                let factor = w.factor(scales[at], g % 2 * 2 + part, 0);
+                isum = w.scaled::<4>(isum, codes, &x[g], part, factor);
             }
             sum = sum.step(w, isum, d, &x[g]);
-            let first = w.and(w.right32(bytes, 4), w.words(15));
-            let mins = w.or(first, w.and(w.left32(bytes, 4), w.words(0x000f_0000)));
+            let mins = w.look_up(mins[at], w.broadcast(&LOWER[g % 2]));
             sum = sum.step(w, w.products16(mins, w.words(x[g].sums)), minus_dmin, &x[g]);
         }
     }
@@ -201,6 +212,8 @@ direct! { Q3K 8 |w, rows, x, next, sum| {
         six(w, high(w, a), tops),
         six(w, high(w, b), w.right16(tops, 2)),
     ];
+    // Without their offset of 32 and times 4, so that the uppermost bit is the sign.
+    let scales = four!(|Q| w.left16(w.xor(scales[Q], w.bytes(32)), 2));
     // SAFETY: as above.
     let mut third = [unsafe { rows.quads(w, 0) }, unsafe { rows.quads(w, 16) }];
     let mut sum = sum;
@@ -208,20 +221,21 @@ direct! { Q3K 8 |w, rows, x, next, sum| {
         // SAFETY: as above.
         let packed = unsafe { two_bits::<W, Self>(w, rows, 32 + 32 * half, next) };
         for g in 0..4 {
-            let mut isum = w.words(0);
+            let at = 2 * half + g / 2;
+            // The offset is 4, and the scales are 4 times as large.
+            let mut isum = minus_offset(w, scales[at], g % 2, 8, &x[g]);
             for part in 0..2 {
+                // Bit `g` of each byte, as bit 2.
+                let top = |bits| if g < 2 { w.left16(bits, 2 - g) } else { w.right16(bits, g - 2) };
                 let codes = four!(|Q| {
-                    let top = w.and(w.left16(third[part][Q], 2), w.bytes(4));
-                    w.or(two_of(w, packed[part][Q], g), top)
+                    w.or(two_of(w, packed[part][Q], g), w.and(top(third[part][Q]), w.bytes(4)))
                 });
-                third[part] = four!(|Q| w.right16(third[part][Q], 1));
-                let start = w.words(without(4, &x[g])[part]);
-                let products = w.dot::<4>(start, codes, &x[g], 4 * part);
-                let scale = byte(w, scales[2 * half + g / 2], g % 2 * 2 + part);
-                isum = w.add(isum, w.mul(products, w.sub(scale, w.words(32))));
+                let factor = w.factor(scales[at], g % 2 * 2 + part, 2);
+                isum = w.scaled::<4>(isum, codes, &x[g], part, factor);
             }
             sum = sum.step(w, isum, d, &x[g]);
         }
+        third = [four!(|Q| w.right16(third[0][Q], 4)), four!(|Q| w.right16(third[1][Q], 4))];
     }
     sum
 } }

@@ -21,14 +21,14 @@ pub(in crate::matmul::x86) trait ByteProducts: Copy {
         first: usize,
     ) -> __m256i;
     fn dot_all(self, start: i32, codes: [[__m256i; 4]; 2], x: &XBlock) -> __m256i;
-    fn scaled_six(
+    fn factor(self, words: __m256i, byte: usize, shift: usize) -> __m256i;
+    fn scaled<const BITS: u32>(
         self,
         sum: __m256i,
         codes: [__m256i; 4],
         x: &XBlock,
         part: usize,
-        scales: __m256i,
-        byte: usize,
+        factor: __m256i,
     ) -> __m256i;
     fn row_products(self, codes: __m256i, minus: u32, x: &XBlock) -> __m256i;
     /// Products of 32 signed codes of one row with the activations; sums of four in each lane.
@@ -83,18 +83,27 @@ impl ByteProducts for Avx2 {
             _mm256_add_epi32(_mm256_madd_epi16(sums, _mm256_set1_epi16(1)), _mm256_set1_epi32(start))
         }
         #[inline(always)]
-        fn scaled_six(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, scales: __m256i, byte: usize) -> __m256i {
+        fn factor(words: __m256i, byte: usize, shift: usize) -> __m256i {
+            // In both halves of the word, for sums of 16 bits.
+            let upper = _mm256_set1_epi16((byte as i16) << 8 | 0x80);
+            let pairs = _mm256_shuffle_epi8(words, _mm256_add_epi8(word_starts(), upper));
+            _mm256_sra_epi16(pairs, _mm_cvtsi32_si128(8 + shift as i32))
+        }
+        #[inline(always)]
+        fn scaled<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, factor: __m256i) -> __m256i {
             let product = |quad: usize| {
                 _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[4 * part + quad]))
             };
-            // 4 products of 63 * 127 fit into 16 bits, 8 do not.
             let low = _mm256_add_epi16(product(0), product(1));
             let high = _mm256_add_epi16(product(2), product(3));
-            // The byte with its sign, in both halves of the word.
-            let upper = _mm256_shuffle_epi8(scales, _mm256_add_epi8(word_starts(), _mm256_set1_epi16((byte as i16) << 8 | 0x80)));
-            let scale = _mm256_srai_epi16::<8>(upper);
-            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, scale));
-            _mm256_add_epi32(sum, _mm256_madd_epi16(high, scale))
+            if BITS <= 5 {
+                // 8 products of 31 * 127 fit into 16 bits.
+                let all = _mm256_add_epi16(low, high);
+                return _mm256_add_epi32(sum, _mm256_madd_epi16(all, factor));
+            }
+            // 4 products of 63 * 127 do.
+            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, factor));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(high, factor))
         }
         #[inline(always)]
         fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
@@ -136,11 +145,14 @@ impl ByteProducts for AvxVnni {
             four_products(four_products(_mm256_set1_epi32(start), codes[0], x, 0), codes[1], x, 4)
         }
         #[inline(always)]
-        fn scaled_six(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, scales: __m256i, byte: usize) -> __m256i {
-            let products = four_products(_mm256_setzero_si256(), codes, x, 4 * part);
+        fn factor(words: __m256i, byte: usize, shift: usize) -> __m256i {
             let left = _mm_cvtsi32_si128(24 - 8 * byte as i32);
-            let scale = _mm256_srai_epi32::<24>(_mm256_sll_epi32(scales, left));
-            _mm256_add_epi32(sum, _mm256_mullo_epi32(products, scale))
+            _mm256_sra_epi32(_mm256_sll_epi32(words, left), _mm_cvtsi32_si128(24 + shift as i32))
+        }
+        #[inline(always)]
+        fn scaled<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, factor: __m256i) -> __m256i {
+            let products = four_products(_mm256_setzero_si256(), codes, x, 4 * part);
+            _mm256_add_epi32(sum, _mm256_mullo_epi32(products, factor))
         }
         #[inline(always)]
         fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {

@@ -114,16 +114,20 @@ impl<T: ByteProducts> Wide for Eight<T> {
     }
 
     #[inline(always)]
-    fn scaled_six(
+    fn factor(self, words: __m256i, byte: usize, shift: usize) -> __m256i {
+        self.0.factor(words, byte, shift)
+    }
+
+    #[inline(always)]
+    fn scaled<const BITS: u32>(
         self,
         sum: __m256i,
         codes: [__m256i; 4],
         x: &XBlock,
         part: usize,
-        scales: __m256i,
-        byte: usize,
+        factor: __m256i,
     ) -> __m256i {
-        self.0.scaled_six(sum, codes, x, part, scales, byte)
+        self.0.scaled::<BITS>(sum, codes, x, part, factor)
     }
 
     #[inline(always)]

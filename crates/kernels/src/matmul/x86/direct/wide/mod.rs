@@ -92,20 +92,24 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     fn dot_all(self, start: i32, codes: [[Self::I; 4]; 2], x: &XBlock) -> Self::I {
         self.dot::<4>(self.dot::<4>(self.words(start), codes[0], x, 0), codes[1], x, 4)
     }
-    /// Adds the products of the first or last (`part`) 16 codes of 6 bits with their activations and the signed scale in
-    /// byte `byte` of each word.
-    fn scaled_six(
+    /// The signed byte `byte` of each word, shifted right by `shift`, as [`Wide::scaled`] takes it.
+    #[inline(always)]
+    fn factor(self, words: Self::I, byte: usize, shift: usize) -> Self::I {
+        self.signed_right32(self.left32(words, 24 - 8 * byte), 24 + shift)
+    }
+    /// Adds the products of the first or last (`part`) 16 codes of up to `BITS` (4, 5 or 6) bits with their activations
+    /// and a [`Wide::factor`].
+    #[inline(always)]
+    fn scaled<const BITS: u32>(
         self,
         sum: Self::I,
         codes: [Self::I; 4],
         x: &XBlock,
         part: usize,
-        scales: Self::I,
-        byte: usize,
+        factor: Self::I,
     ) -> Self::I {
-        let products = self.dot::<6>(self.words(0), codes, x, 4 * part);
-        let scale = self.signed_right32(self.left32(scales, 24 - 8 * byte), 24);
-        self.add(sum, self.mul(products, scale))
+        let products = self.dot::<BITS>(self.words(0), codes, x, 4 * part);
+        self.add(sum, self.mul(products, factor))
     }
     /// Products of 32 codes of one row, none of them above 127 or below 0, with the activations, those negated
     /// whose bit is set; sums of four in each lane.
