@@ -220,9 +220,14 @@ fn large_shapes(computes: &mut [Compute]) {
     for &format in Format::ALL {
         let mut random = Random::new(2);
         // Longer than one tile, and no multiple of it.
-        for (rows, k, cols) in
-            [(37, 2304, 5), (24, 1280, 64), (5, 4096, 1), (130, 768, 3), (9, 256, 512)]
-        {
+        for (rows, k, cols) in [
+            (37, 2304, 5),
+            (24, 1280, 64),
+            (5, 4096, 1),
+            (40, 4096, 1),
+            (130, 768, 3),
+            (9, 256, 512),
+        ] {
             let case = Case::random(&mut random, format, rows, k, cols);
             let expected = case.run(&mut reference());
             for compute in &mut *computes {
@@ -241,22 +246,31 @@ fn largest_sums(computes: &mut [Compute]) {
             let size: f32 = filled(format, *byte, 1, k).1.iter().map(|w| w.abs()).sum();
             (size * 1e6) as u64
         };
-        let byte = (0..=255).max_by_key(heaviest).unwrap();
-        let (weights, values) = filled(format, byte, rows, k);
-        let sign = |w: &f32| if *w < 0.0 { -1.0 } else { 1.0 };
-        let along = values[..k].iter().map(sign);
-        let x = along.clone().chain(along.map(|x: f32| -x)).chain((0..2 * k).map(|i| {
-            // All of one sign.
-            if i < k { 1.0 } else { -1.0 }
-        }));
-        let mut case = Case { format, rows, k, cols: 4, weights, offset: 0, x: x.collect() };
-        for cols in [4, 1] {
-            case.cols = cols;
-            case.x.truncate(cols * k);
-            let expected = case.run(&mut reference());
-            for compute in &mut *computes {
-                case.assert_equal(compute.isa().name(), &expected, &case.run(compute));
-            }
+        let heaviest = (0..=255).max_by_key(heaviest).unwrap();
+        // The largest codes, too: some are added before their offset is taken away.
+        for byte in [heaviest, 0, 0x7f, 0xff] {
+            let (weights, values) = filled(format, byte, rows, k);
+            let sign = |w: &f32| if *w < 0.0 { -1.0 } else { 1.0 };
+            let along = values[..k].iter().map(sign);
+            let x = along.clone().chain(along.map(|x: f32| -x)).chain((0..2 * k).map(|i| {
+                // All of one sign.
+                if i < k { 1.0 } else { -1.0 }
+            }));
+            let case = Case { format, rows, k, cols: 4, weights, offset: 0, x: x.collect() };
+            together_and_alone(computes, case);
+        }
+    }
+}
+
+/// Runs all columns together and each alone: one has a way of its own.
+fn together_and_alone(computes: &mut [Compute], mut case: Case) {
+    let x = std::mem::take(&mut case.x);
+    for columns in std::iter::once(&x[..]).chain(x.chunks_exact(case.k)) {
+        case.cols = columns.len() / case.k;
+        case.x = columns.to_vec();
+        let expected = case.run(&mut reference());
+        for compute in &mut *computes {
+            case.assert_equal(compute.isa().name(), &expected, &case.run(compute));
         }
     }
 }
@@ -309,9 +323,7 @@ fn poisoned(computes: &mut [Compute]) {
         case.x[3 * 512 + 10] = f32::INFINITY;
         let expected = case.run(&mut reference());
         assert!(expected[11..22].iter().all(|x| x.is_nan()), "{format}: a NaN activation vanished");
-        for compute in &mut *computes {
-            case.assert_equal(compute.isa().name(), &expected, &case.run(compute));
-        }
+        together_and_alone(computes, case);
     }
 }
 

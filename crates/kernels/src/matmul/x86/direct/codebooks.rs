@@ -87,7 +87,7 @@ direct! { IQ2XS 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 74 bytes, entries and signs from 2 on, scales from 66 on.
     let d = w.product(unsafe { w.halves_at(rows, 0) }, w.floats(0.125));
     // SAFETY: as above.
-    let scales = [unsafe { w.words_at::<4>(rows, 66) }, unsafe { w.words_at::<4>(rows, 70) }];
+    let scales = [unsafe { w.words_at(rows, 66) }, unsafe { w.words_at(rows, 70) }];
     let apart = w.broadcast(&LOW_AND_HIGH);
     let mut sum = sum;
     for (pair, x) in x.as_chunks::<2>().0.iter().enumerate() {
@@ -146,9 +146,9 @@ direct! { IQ3S 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 110 bytes: `d`, 64 of entries, 8 of more bits, 32 of signs, four of scales.
     let d = unsafe { w.halves_at(rows, 0) };
     // SAFETY: as above.
-    let tops = [unsafe { w.words_at::<4>(rows, 66) }, unsafe { w.words_at::<4>(rows, 70) }];
+    let tops = [unsafe { w.words_at(rows, 66) }, unsafe { w.words_at(rows, 70) }];
     // SAFETY: as above.
-    let scales = unsafe { w.words_at::<4>(rows, 106) };
+    let scales = unsafe { w.words_at(rows, 106) };
     let mut sum = sum;
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         // SAFETY: as above.
@@ -202,7 +202,7 @@ direct! { IQ1M 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 56 bytes: 32 of entries, 16 of more bits of them and signs, 8 of scales.
     let tops = unsafe { rows.quads(w, 32) };
     // SAFETY: as above.
-    let scales = [unsafe { w.words_at::<4>(rows, 48) }, unsafe { w.words_at::<4>(rows, 52) }];
+    let scales = [unsafe { w.words_at(rows, 48) }, unsafe { w.words_at(rows, 52) }];
     // The tops of the four numbers of 16 bits are those of a fifth.
     let [a, b] = scales.map(|two| {
         let first = w.and(w.right32(two, 12), w.words(15));

@@ -116,11 +116,12 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
     for (half, x) in x.as_chunks::<4>().0.iter().enumerate() {
         // The offset is 32.
         let mut isums = four!(|G| minus_offset(w, scales[2 * half + G / 2], G % 2, 3, &x[G]));
-        // Bytes 0 and 2 of each word are those of this part.
+        // Bytes 0 and 2 of each word are those of this part: so the loop need not be unrolled.
         let mut scales = [scales[2 * half], scales[2 * half + 1]];
         for part in 0..2 {
-            // At once, and before what is computed: around a loop in its middle the compiler keeps all of it in memory.
-            next.prefetch(W::ROWS * size_of::<Self>() / 4);
+            // At once and before the arithmetic: with this loop in its middle the compiler keeps all broadcasts in memory.
+            // (16 rows ask twice, not to ask for 13 lines in a burst.)
+            next.prefetch(8 * size_of::<Self>() / 4);
             // SAFETY: as above.
             let top = unsafe { rows.quads(w, 128 + 32 * half + 16 * part) };
             // SAFETY: as above.
@@ -131,6 +132,9 @@ direct! { Q6K 8 |w, rows, x, next, sum| {
             let codes = four!(|Q| six(w, high(w, a[Q]), top[Q]));
             let factor = w.factor(scales[1], 0, 0);
             isums[2] = w.scaled::<6>(isums[2], codes, &x[2], part, factor);
+            if W::ROWS == 16 {
+                next.prefetch(8 * size_of::<Self>() / 4);
+            }
             // SAFETY: as above.
             let b = unsafe { rows.quads(w, 64 * half + 32 + 16 * part) };
             let codes = four!(|Q| six(w, low(w, b[Q]), w.left16(top[Q], 2)));
@@ -157,7 +161,7 @@ fn minus_offset<W: Wide>(w: W, scales: W::I, g: usize, shift: usize, x: &XBlock)
     w.sub(w.words(0), w.signed_right32(sum, shift))
 }
 
-/// The first or last two bytes of each word, each in the upper half of 16 bits.
+/// The first or last two bytes of each word, each in the upper half of 16 bits; -1 gives 0.
 const UPPER: [[i8; 16]; 2] = [pairs(0, 1), pairs(2, 1)];
 /// The same in the lower half.
 const LOWER: [[i8; 16]; 2] = [pairs(0, 0), pairs(2, 0)];
@@ -174,7 +178,7 @@ const fn pairs(first: usize, half: usize) -> [i8; 16] {
 
 direct! { Q2K 8 |w, rows, x, next, sum| {
     // SAFETY: the block has 84 bytes.
-    let pairs = unsafe { w.words_at::<4>(rows, 80) };
+    let pairs = unsafe { w.words_at(rows, 80) };
     let (d, minus_dmin) = (w.halves(pairs), minus(w, w.halves(w.right32(pairs, 16))));
     // Bytes, each with a scale in its low and a scale of the minimum in its high half.
     // SAFETY: as above.
@@ -222,7 +226,7 @@ direct! { Q3K 8 |w, rows, x, next, sum| {
         let packed = unsafe { two_bits::<W, Self>(w, rows, 32 + 32 * half, next) };
         for g in 0..4 {
             let at = 2 * half + g / 2;
-            // The offset is 4, and the scales are 4 times as large.
+            // 256 / 2^8 times what is 4 times as large: the offset is 4.
             let mut isum = minus_offset(w, scales[at], g % 2, 8, &x[g]);
             for part in 0..2 {
                 // Bit `g` of each byte, as bit 2.

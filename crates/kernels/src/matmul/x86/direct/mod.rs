@@ -69,8 +69,8 @@ pub(super) trait Direct: Block {
 ///
 /// From the load of a group's weights to their sum is a chain of about 50 cycles, and a core looks ahead by little more
 /// than one group. So the end of the chain is put behind the next group's loads: with one sum in 16 bits of all 32 codes
-/// ([`Wide::dot_all`]) `Q4_0` gained 9 % on Zen 1. (Where a minimum comes after the products, the two registers it needs
-/// cost more than that: `Q5_K` lost 3 %.)
+/// ([`Wide::dot_all`]) `Q4_0` gained 9 % on Zen 1. (Where a minimum comes after the products, the two registers that it needs
+/// cost more than is gained: `Q5_K` lost 3 %.)
 #[derive(Copy, Clone)]
 pub(super) struct Sum<W: Wide> {
     sum: W::F,
@@ -81,7 +81,7 @@ pub(super) struct Sum<W: Wide> {
 impl<W: Wide> Sum<W> {
     #[inline(always)]
     fn new(w: W, sum: W::F) -> Self {
-        // -0 changes no number, not even a 0's sign.
+        // 0 times -0 is -0, which changes no number, not even a 0's sign.
         Sum { sum, products: (w.words(0), w.floats(-0.0)) }
     }
 
@@ -192,22 +192,14 @@ impl Rows {
         Rows { fourth: [a, b, a, b], distance: self.distance }
     }
 
-    /// Two or four bytes of each of four rows.
+    /// Four bytes of each of four rows.
     ///
     /// # Safety
-    /// Each of the rows has `BYTES` (2 or 4) bytes from `offset` on.
+    /// Each of the rows has four bytes from `offset` on.
     #[inline(always)]
-    unsafe fn four_words<const BYTES: usize>(self, row: usize, offset: usize) -> [i32; 4] {
-        four!(|I| {
-            let address = self.at(row + I, offset);
-            if BYTES == 2 {
-                // SAFETY: the caller's promise.
-                i32::from(unsafe { address.cast::<i16>().read_unaligned() })
-            } else {
-                // SAFETY: the caller's promise.
-                unsafe { address.cast::<i32>().read_unaligned() }
-            }
-        })
+    unsafe fn four_words(self, row: usize, offset: usize) -> [i32; 4] {
+        // SAFETY: the caller's promise.
+        four!(|I| unsafe { self.at(row + I, offset).cast::<i32>().read_unaligned() })
     }
 
     /// Two bytes of each of eight rows.

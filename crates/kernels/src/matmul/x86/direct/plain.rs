@@ -24,7 +24,7 @@ direct! { Q4_1 1 |w, rows, x, next, sum| {
     // SAFETY: the block has 20 bytes.
     let codes = unsafe { rows.quads(w, 4) };
     // SAFETY: as above.
-    let pairs = unsafe { w.words_at::<4>(rows, 0) };
+    let pairs = unsafe { w.words_at(rows, 0) };
     let (d, min) = (w.halves(pairs), w.halves(w.right32(pairs, 16)));
     sum.step_with_minimum(w, w.dot_all(0, halves(w, codes), x), d, min, x)
 } }
@@ -35,7 +35,7 @@ direct! { Q5_0 1 |w, rows, x, next, sum| {
     // SAFETY: the block has 22 bytes.
     let codes = unsafe { rows.quads(w, 6) };
     // SAFETY: as above.
-    let fifth = unsafe { w.words_at::<4>(rows, 2) };
+    let fifth = unsafe { w.words_at(rows, 2) };
     // SAFETY: as above.
     let d = unsafe { w.halves_at(rows, 0) };
     let [a, b] = without(16, x);
@@ -48,9 +48,9 @@ direct! { Q5_1 1 |w, rows, x, next, sum| {
     // SAFETY: the block has 24 bytes.
     let codes = unsafe { rows.quads(w, 8) };
     // SAFETY: as above.
-    let fifth = unsafe { w.words_at::<4>(rows, 4) };
+    let fifth = unsafe { w.words_at(rows, 4) };
     // SAFETY: as above.
-    let pairs = unsafe { w.words_at::<4>(rows, 0) };
+    let pairs = unsafe { w.words_at(rows, 0) };
     let (d, min) = (w.halves(pairs), w.halves(w.right32(pairs, 16)));
     sum.step_with_minimum(w, five_bits(w, w.words(0), codes, fifth, x), d, min, x)
 } }
@@ -80,7 +80,7 @@ direct! { MXFP4 1 |w, rows, x, next, sum| {
     // SAFETY: the block has 17 bytes.
     let codes = unsafe { rows.quads(w, 1) };
     // SAFETY: as above.
-    let e = w.and(unsafe { w.words_at::<2>(rows, 0) }, w.words(255));
+    let e = w.and(unsafe { w.words_at(rows, 0) }, w.words(255));
     let table = w.broadcast(&FP4_RAISED);
     let [a, b] = without(FP4_RAISE, x);
     let isum = w.words(a + b);
@@ -91,7 +91,7 @@ direct! { MXFP4 1 |w, rows, x, next, sum| {
 
 direct! { NVFP4 2 |w, rows, x, next, sum| {
     // SAFETY: the block has 36 bytes.
-    let scales = unsafe { w.words_at::<4>(rows, 0) };
+    let scales = unsafe { w.words_at(rows, 0) };
     let table = w.broadcast(&FP4_RAISED);
     let mut sum = sum;
     for (g, x) in x.iter().enumerate() {

@@ -32,7 +32,7 @@ direct! { TQ1_0 8 |w, rows, x, next, sum| {
     // SAFETY: as above.
     let mut rest = unsafe { rows.quads(w, 32) };
     // SAFETY: as above.
-    let mut last = unsafe { w.words_at::<4>(rows, 48) };
+    let mut last = unsafe { w.words_at(rows, 48) };
     // SAFETY: as above.
     let d = unsafe { w.halves_at(rows, 52) };
     next.prefetch(W::ROWS * size_of::<Self>() / 2);

@@ -8,7 +8,7 @@ use crate::isa::{Avx2, AvxVnni};
 use crate::matmul::x86::unpack::spread_mask;
 use crate::quantize::XBlock;
 
-/// The methods of [`super::Wide`] that multiply bytes, for 8 rows.
+/// The methods of [`super::Wide`] around products of bytes, for 8 rows.
 pub(in crate::matmul::x86) trait ByteProducts: Copy {
     fn raise(self, codes: __m256i) -> __m256i;
     fn signed_start(self, x: &XBlock) -> __m256i;

@@ -151,11 +151,11 @@ impl<T: ByteProducts> Wide for Eight<T> {
     }
 
     #[inline(always)]
-    unsafe fn words_at<const BYTES: usize>(self, rows: Rows, offset: usize) -> __m256i {
+    unsafe fn words_at(self, rows: Rows, offset: usize) -> __m256i {
         // SAFETY: the caller's promise.
-        let [a, b, c, d] = unsafe { rows.four_words::<BYTES>(0, offset) };
+        let [a, b, c, d] = unsafe { rows.four_words(0, offset) };
         // SAFETY: as above.
-        let [e, f, g, h] = unsafe { rows.four_words::<BYTES>(4, offset) };
+        let [e, f, g, h] = unsafe { rows.four_words(4, offset) };
         // SAFETY: `self` proves that the CPU has the instruction.
         unsafe { _mm256_setr_epi32(a, b, c, d, e, f, g, h) }
     }

@@ -47,7 +47,7 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     fn right32(self, a: Self::I, bits: usize) -> Self::I;
     /// A shift of 32 bits that repeats the sign.
     fn signed_right32(self, a: Self::I, bits: usize) -> Self::I;
-    /// Bytes of a table of 16 (in each 128 bits) that bytes below 16 choose.
+    /// Bytes of a table of 16 (in each 128 bits) that bytes below 16 choose; 0 for negative bytes.
     fn look_up(self, table: Self::I, bytes: Self::I) -> Self::I;
     fn unpack_low32(self, a: Self::I, b: Self::I) -> Self::I;
     fn unpack_high32(self, a: Self::I, b: Self::I) -> Self::I;
@@ -139,11 +139,11 @@ pub(in crate::matmul::x86) trait Wide: Copy {
     /// # Safety
     /// Each of the rows has 16 bytes from `offset` on.
     unsafe fn every_fourth(self, rows: Rows, row: usize, offset: usize) -> Self::I;
-    /// Four bytes of each row; or two, and anything above them.
+    /// Four bytes of each row.
     ///
     /// # Safety
-    /// Each of the rows has `BYTES` (2 or 4) bytes from `offset` on.
-    unsafe fn words_at<const BYTES: usize>(self, rows: Rows, offset: usize) -> Self::I;
+    /// Each of the rows has four bytes from `offset` on.
+    unsafe fn words_at(self, rows: Rows, offset: usize) -> Self::I;
     /// A half-precision number of each row.
     ///
     /// # Safety

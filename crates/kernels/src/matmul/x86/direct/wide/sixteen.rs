@@ -179,12 +179,12 @@ impl<T: LookUp> Wide for Sixteen<T> {
     }
 
     #[inline(always)]
-    unsafe fn words_at<const BYTES: usize>(self, rows: Rows, offset: usize) -> __m512i {
+    unsafe fn words_at(self, rows: Rows, offset: usize) -> __m512i {
         let two = self.eight;
         // SAFETY: the caller's promise.
-        let first = unsafe { two.words_at::<BYTES>(rows, offset) };
+        let first = unsafe { two.words_at(rows, offset) };
         // SAFETY: as above.
-        let second = unsafe { two.words_at::<BYTES>(rows.upper_eight(), offset) };
+        let second = unsafe { two.words_at(rows.upper_eight(), offset) };
         self.join(first, second)
     }
 
