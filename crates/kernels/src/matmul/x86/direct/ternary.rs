@@ -17,9 +17,8 @@ direct! { TQ2_0 8 |w, rows, x, next, sum| {
         let packed = unsafe { two_bits::<W, Self>(w, rows, 32 * half, next) };
         for g in 0..4 {
             let [a, b] = without(1, &x[g]);
-            let isum = w.dot::<4>(w.words(a + b), four!(|Q| two_of(w, packed[0][Q], g)), &x[g], 0);
-            let isum = w.dot::<4>(isum, four!(|Q| two_of(w, packed[1][Q], g)), &x[g], 4);
-            sum = sum.step(w, isum, d, &x[g]);
+            let codes = |part: usize| four!(|Q| two_of(w, packed[part][Q], g));
+            sum = sum.step(w, w.dot_all(a + b, [codes(0), codes(1)], &x[g]), d, &x[g]);
         }
     }
     sum
@@ -83,10 +82,9 @@ direct! { Q1_0 4 |w, rows, x, next, sum| {
     let mut sum = sum;
     for (g, x) in x.iter().enumerate() {
         // 0 and 2, for -1 and 1.
-        let [first, last] = spread_bits(w, words[g], 2);
+        let codes = spread_bits(w, words[g], 2);
         let [a, b] = without(1, x);
-        let isum = w.dot::<4>(w.dot::<4>(w.words(a + b), first, x, 0), last, x, 4);
-        sum = sum.step(w, isum, d, x);
+        sum = sum.step(w, w.dot_all(a + b, codes, x), d, x);
     }
     sum
 } }
@@ -103,9 +101,8 @@ direct! { Q2_0 2 |w, rows, x, next, sum| {
         let transposed = transposed(x);
         let [a, b] = without(1, x);
         let codes = |word| four!(|I| w.and(w.right32(word, 2 * I), w.bytes(3)));
-        let isum = w.dot::<4>(w.words(a + b), codes(words[2 * g]), &transposed, 0);
-        let isum = w.dot::<4>(isum, codes(words[2 * g + 1]), &transposed, 4);
-        sum = sum.step(w, isum, d, x);
+        let codes = [codes(words[2 * g]), codes(words[2 * g + 1])];
+        sum = sum.step(w, w.dot_all(a + b, codes, &transposed), d, x);
     }
     sum
 } }

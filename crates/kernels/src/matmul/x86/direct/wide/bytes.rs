@@ -59,18 +59,7 @@ impl ByteProducts for Avx2 {
         }
         #[inline(always)]
         fn dot<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, first: usize) -> __m256i {
-            let product = |quad: usize| {
-                _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[first + quad]))
-            };
-            let ones = _mm256_set1_epi16(1);
-            let low = _mm256_add_epi16(product(0), product(1));
-            let high = _mm256_add_epi16(product(2), product(3));
-            if BITS <= 5 {
-                // 8 products of 31 * 127 fit into 16 bits.
-                return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), ones));
-            }
-            let wide = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
-            _mm256_add_epi32(sum, wide)
+            widened::<BITS>(sum, codes, x, first, _mm256_set1_epi16(1))
         }
         #[inline(always)]
         fn dot_all(start: i32, codes: [[__m256i; 4]; 2], x: &XBlock) -> __m256i {
@@ -91,19 +80,7 @@ impl ByteProducts for Avx2 {
         }
         #[inline(always)]
         fn scaled<const BITS: u32>(sum: __m256i, codes: [__m256i; 4], x: &XBlock, part: usize, factor: __m256i) -> __m256i {
-            let product = |quad: usize| {
-                _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[4 * part + quad]))
-            };
-            let low = _mm256_add_epi16(product(0), product(1));
-            let high = _mm256_add_epi16(product(2), product(3));
-            if BITS <= 5 {
-                // 8 products of 31 * 127 fit into 16 bits.
-                let all = _mm256_add_epi16(low, high);
-                return _mm256_add_epi32(sum, _mm256_madd_epi16(all, factor));
-            }
-            // 4 products of 63 * 127 do.
-            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, factor));
-            _mm256_add_epi32(sum, _mm256_madd_epi16(high, factor))
+            widened::<BITS>(sum, codes, x, 4 * part, factor)
         }
         #[inline(always)]
         fn row_products(codes: __m256i, minus: u32, x: &XBlock) -> __m256i {
@@ -119,6 +96,30 @@ impl ByteProducts for Avx2 {
             _mm256_madd_epi16(products, _mm256_set1_epi16(1))
         }
     }
+}
+
+/// Adds the products of codes of up to `BITS` bits, summed in 16 bits as far as they fit, then widened and multiplied with
+/// `factor` in each half of a word.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widened<const BITS: u32>(
+    sum: __m256i,
+    codes: [__m256i; 4],
+    x: &XBlock,
+    first: usize,
+    factor: __m256i,
+) -> __m256i {
+    let product =
+        |quad: usize| _mm256_maddubs_epi16(codes[quad], _mm256_set1_epi32(x.quads[first + quad]));
+    let low = _mm256_add_epi16(product(0), product(1));
+    let high = _mm256_add_epi16(product(2), product(3));
+    if BITS <= 5 {
+        // 8 products of 31 * 127 fit into 16 bits.
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), factor));
+    }
+    // 4 products of 63 * 127 do.
+    let wide = _mm256_add_epi32(_mm256_madd_epi16(low, factor), _mm256_madd_epi16(high, factor));
+    _mm256_add_epi32(sum, wide)
 }
 
 impl ByteProducts for AvxVnni {
