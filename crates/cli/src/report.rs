@@ -405,12 +405,13 @@ fn io_report(engine: &Engine, times: &Times) -> IoReport {
 fn larger_caches(engine: &Engine) -> Vec<LargerCache> {
     let store = engine.store();
     let (uses, ghosts) = store.expert_ghosts();
-    let slots = store.plan().experts;
+    let experts = &store.plan().experts;
+    let slots = u64::from(experts.slots);
     let units = store.plan().extents().units().len() as u64;
+    let slot_bytes = experts.bytes() / slots.max(1);
     let larger = |(percent, hits): (u32, u64)| LargerCache {
         percent,
-        cache_bytes: (u64::from(slots.slots) * u64::from(percent) / 100).min(units)
-            * slots.slot_bytes(),
+        cache_bytes: (slots * u64::from(percent) / 100).min(units) * slot_bytes,
         hits,
         misses: uses - hits,
     };

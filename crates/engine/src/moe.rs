@@ -221,7 +221,7 @@ fn experts_held_at_once(store: &Store) -> usize {
     if plan.is_all_resident() || plan.experts.slots == 0 {
         return TOGETHER_MAX;
     }
-    (plan.experts.slots as usize / 2).clamp(1, TOGETHER_MAX)
+    (plan.experts.held_together() as usize / 2).clamp(1, TOGETHER_MAX)
 }
 
 /// How many of the experts `rest` to compute together: one alone if it has many tokens, else as many as

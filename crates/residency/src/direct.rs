@@ -72,10 +72,10 @@ pub(crate) struct DirectLane {
     /// Buffers for pinned extents not yet read, by extent.
     pinned: Vec<Option<Slot>>,
     /// The cache of experts: for each slot a buffer for each slice.
-    experts: Vec<[Buffer; UNIT_SLICES]>,
+    experts: Vec<ExpertBuffers>,
     filling: Option<Filling>,
-    /// Bytes of a slot of that cache.
-    slot_bytes: usize,
+    /// Where each slot of that cache ends, in bytes from the front.
+    expert_ends: Vec<usize>,
 }
 
 impl DirectLane {
@@ -100,20 +100,19 @@ impl DirectLane {
             _ => Vec::new(),
         };
         // Not registered, which would bring in and pin all of it.
-        let (experts, filling) = match plan.sums.expert_bytes {
+        let ((experts, expert_ends), filling) = match plan.sums.expert_bytes {
             bytes if is_direct && bytes > 0 => {
                 let lazy = Arena::lazy(to_usize(bytes)?).map_err(system("memory for experts"))?;
                 (expert_slots(lazy.0, plan)?, Some(Filling::start(&lazy.1)?))
             }
-            _ => (Vec::new(), None),
+            _ => Default::default(),
         };
         let pinned = match plan.input.pinned_in {
             PinnedIn::Arena => pinned_slots(plan)?,
             PinnedIn::Mapping => Vec::new(),
         };
         let ring = ring.into_iter().map(Buffer::Empty).collect();
-        let slot_bytes = to_usize(plan.experts.slot_bytes())?;
-        Ok(DirectLane { queue, ring, pinned, experts, filling, slot_bytes })
+        Ok(DirectLane { queue, ring, pinned, experts, filling, expert_ends })
     }
 
     /// What reads.
@@ -124,7 +123,8 @@ impl DirectLane {
     /// Slots of experts, from the front, that can be read into without bringing in memory.
     pub fn expert_slots_there(&self) -> u32 {
         let there = self.filling.as_ref().map_or(usize::MAX, Filling::there);
-        u32::try_from(there / self.slot_bytes.max(1)).unwrap_or(u32::MAX)
+        let slots = self.expert_ends.partition_point(|&end| end <= there);
+        u32::try_from(slots).unwrap_or(u32::MAX)
     }
 
     /// Whether nothing is with the disk.
@@ -134,8 +134,10 @@ impl DirectLane {
 
     /// Starts a read; does not wait.
     pub fn start(&mut self, x: &Extent, issue: Issue, priority: Priority) -> Result<(), Error> {
-        if let (Destination::Expert(SlotId(i)), Some(filling)) = (issue.to, &self.filling) {
-            filling.used_until((i as usize + 1) * self.slot_bytes);
+        if let (Destination::Expert(SlotId(i)), Some(filling)) = (issue.to, &self.filling)
+            && let Some(&end) = self.expert_ends.get(i as usize)
+        {
+            filling.used_until(end);
         }
         let slot = match issue.to {
             Destination::Slot(SlotId(i)) => self.ring[i as usize].take(),
@@ -312,17 +314,31 @@ fn pinned_slots(plan: &Plan) -> Result<Vec<Option<Slot>>, ResidencyError> {
     Ok(slots)
 }
 
-/// The buffers of the cache of experts.
-fn expert_slots(arena: Arena, plan: &Plan) -> Result<Vec<[Buffer; UNIT_SLICES]>, ResidencyError> {
-    let spans = plan.experts.spans;
-    let slots = arena.into_slots(to_usize(plan.experts.slot_bytes())?);
-    let cut = |slot: Slot| {
-        let (first, rest) = slot.split_at(to_usize(spans[0]).unwrap_or(usize::MAX)).ok()?;
-        let (second, third) = rest.split_at(to_usize(spans[1]).unwrap_or(usize::MAX)).ok()?;
-        Some([first, second, third].map(Buffer::Empty))
-    };
-    let cut: Option<Vec<_>> = slots.into_iter().map(cut).collect();
-    cut.ok_or_else(|| ResidencyError::Unknown { what: "a slot for an expert".into() })
+/// The buffers of a slot of the cache of experts.
+type ExpertBuffers = [Buffer; UNIT_SLICES];
+
+/// The buffers of that cache, and where each slot ends.
+fn expert_slots(
+    arena: Arena,
+    plan: &Plan,
+) -> Result<(Vec<ExpertBuffers>, Vec<usize>), ResidencyError> {
+    let unknown = || ResidencyError::Unknown { what: "a slot for an expert".into() };
+    let mut rest = arena.into_slot();
+    let mut end = 0;
+    let (mut slots, mut ends) = (Vec::new(), Vec::new());
+    for class in plan.experts.class_of_slot() {
+        let mut buffers = [const { Buffer::Away }; UNIT_SLICES];
+        for (buffer, span) in
+            buffers.iter_mut().zip(plan.experts.classes()[usize::from(class)].spans)
+        {
+            let span = to_usize(span)?;
+            let (slot, behind) = rest.split_at(span).map_err(|_| unknown())?;
+            (*buffer, rest, end) = (Buffer::Empty(slot), behind, end + span);
+        }
+        slots.push(buffers);
+        ends.push(end);
+    }
+    Ok((slots, ends))
 }
 
 /// Reads of experts that may be inside the queue: those of a layer, and guesses.

@@ -55,8 +55,8 @@ mod watch;
 
 pub use board::{Board, Glance, Whereabouts};
 pub use error::{PlanError, ResidencyError};
-pub use experts::ExpertSlots;
 pub use experts::live::ExpertUse;
+pub use experts::{ExpertSlots, SlotClass};
 pub use extent::{
     Bytes, Extent, ExtentId, Extents, SourceId, TILE_ROW_GROUP, UNIT_SLICES, Unit, UnitId, Use,
     tile_rows, tile_target_bytes,

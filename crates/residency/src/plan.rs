@@ -174,8 +174,9 @@ impl Plan {
                 budget_bytes: budget,
             });
         };
-        let experts = ExpertSlots::for_budget(&extents, free, (smallest, tiles.all()), unit_cost);
-        let free = free - u64::from(experts.slots) * unit_cost;
+        let slot_cost = |bytes| ring_cost(bytes, &input);
+        let experts = ExpertSlots::for_budget(&extents, free, (smallest, tiles.all()), slot_cost);
+        let free = free - experts.cost(slot_cost);
         let ring = ring_wanted(free, tiles.all(), ring_min, &input);
         let chosen = spread(&tile_costs(&extents, &input), free - ring);
         let slots = u32::try_from(ring / ring_cost(slot_bytes, &input).max(1)).unwrap_or(u32::MAX);
@@ -263,10 +264,8 @@ impl Plan {
         sums.ring_bytes = slot_bytes * u64::from(slots);
         sums.expert_bytes = experts.bytes();
         let overhead = |bytes| ring_cost(bytes, &input) - bytes;
-        sums.overhead_bytes = base
-            + pinned.overhead
-            + overhead(sums.ring_bytes)
-            + u64::from(experts.slots) * overhead(experts.slot_bytes());
+        sums.overhead_bytes =
+            base + pinned.overhead + overhead(sums.ring_bytes) + experts.cost(overhead);
         Plan { extents, placement, streamed, input, sums, slots, slot_bytes, experts }
     }
 

@@ -140,7 +140,7 @@ impl Store {
                     experts.cache().forget_failed(slot);
                     return Err(driver.take_unit_error(&self.plan, unit));
                 }
-                Standing::Absent if experts.cache().is_exhausted() => {
+                Standing::Absent if experts.cache().is_exhausted(unit) => {
                     let slots = self.plan.experts.slots;
                     return Err(ResidencyError::RingExhausted { id: x.id, slots });
                 }

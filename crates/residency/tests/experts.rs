@@ -18,7 +18,8 @@ const EXPERTS: u32 = 16;
 const USED: u32 = 4;
 const SLICE: u64 = 100_000;
 
-/// Slices at odd offsets, one kind behind the other as files have them, and a trunk between layers.
+/// Slices at odd offsets, one kind behind the other as files have them, and a trunk between layers. The
+/// layer in the middle has larger ones, as files that mix formats do.
 fn extents(model: &Model) -> (Extents, Vec<UnitId>) {
     let mut x = Extents::new();
     let mut units = Vec::new();
@@ -26,7 +27,8 @@ fn extents(model: &Model) -> (Extents, Vec<UnitId>) {
     for layer in 0..LAYERS {
         x.push(SourceId(0), at, MIB - 100, Use::Tile).unwrap();
         at += MIB - 100;
-        let lens = [SLICE + 32, SLICE + 32, SLICE + 777 * u64::from(layer)];
+        let large = if layer == 1 { SLICE / 2 } else { 0 };
+        let lens = [SLICE + 32, SLICE + 32, SLICE + 777 * u64::from(layer) + large];
         for expert in 0..u64::from(EXPERTS) {
             let mut start = at;
             let slices = lens.map(|len| {
@@ -167,6 +169,7 @@ fn a_long_prompt_reads_each_expert_once_and_keeps_what_is_cached() {
         let store = store(&model, 15 * MIB, kind);
         let slots = store.plan().experts.slots;
         assert!((24..LAYERS * EXPERTS).contains(&slots), "{slots}");
+        assert_eq!(store.plan().experts.classes().len(), 2);
         let token = |experts: [u32; 4]| {
             store.begin_pass(|_| false).unwrap();
             for layer in 0..LAYERS {

@@ -1,5 +1,6 @@
 //! Which unit is in which slot. Pure: the live store and the replay drive the same code.
 
+use super::classes::Classes;
 use super::policy::{Judge, Policy};
 use crate::extent::UnitId;
 use crate::ring::SlotId;
@@ -74,16 +75,35 @@ pub struct ExpertCache {
     free: u32,
     /// Slots from the front whose memory is there.
     there: u32,
-    passing_count: u32,
+    classes: Vec<Class>,
+    class_of_slot: Vec<u8>,
+    class_of_unit: Vec<u8>,
     judge: Judge,
+}
+
+/// The slots of one size.
+#[derive(Clone, Copy, Debug, Default)]
+struct Class {
+    slots: u32,
+    passing: u32,
 }
 
 const NONE: u32 = u32::MAX;
 
 impl ExpertCache {
-    /// An empty cache. `layers` gives each unit's layer.
+    /// An empty cache whose slots have room for any unit. `layers` gives each unit's layer.
     #[must_use]
     pub fn new(layers: &[u32], slots: u32, policy: Policy) -> ExpertCache {
+        ExpertCache::with_classes(layers, &Classes::one(&vec![0; slots as usize]), policy)
+    }
+
+    /// An empty cache with slots of several sizes.
+    #[must_use]
+    pub fn with_classes(layers: &[u32], classes: &Classes<'_>, policy: Policy) -> ExpertCache {
+        let slots = classes.slot_count();
+        let class_of_unit: Vec<u8> = layers.iter().map(|layer| classes.of_layer(*layer)).collect();
+        let last = class_of_unit.iter().chain(classes.of_slots()).max().copied().unwrap_or(0);
+        let class = |class| Class { slots: classes.slots(class), passing: 0 };
         ExpertCache {
             slots: vec![Slot::Free; slots as usize],
             passing: vec![false; slots as usize],
@@ -93,8 +113,10 @@ impl ExpertCache {
             used: vec![false; layers.len()],
             free: slots,
             there: slots,
-            passing_count: 0,
-            judge: Judge::new(policy, layers, slots),
+            classes: (0..=last).map(class).collect(),
+            class_of_slot: classes.of_slots().to_vec(),
+            class_of_unit,
+            judge: Judge::new(policy, layers, classes),
         }
     }
 
@@ -156,15 +178,16 @@ impl ExpertCache {
 
     /// Gives an absent unit a slot, which then is loading; `None` while none may be had.
     pub fn claim(&mut self, unit: UnitId, admit: Admit) -> Option<Claim> {
-        let free = if self.free > 0 { self.free_slot() } else { None };
+        let free = if self.free > 0 { self.free_slot(unit) } else { None };
         let slot = match admit {
             Admit::Guess | Admit::Keep if free.is_some() => free,
-            Admit::Guess => self.passed().or_else(|| self.victim(unit, true)),
-            Admit::Keep => self.passed().or_else(|| self.victim(unit, false)),
+            Admit::Guess => self.passed(unit).or_else(|| self.victim(unit, true)),
+            Admit::Keep => self.passed(unit).or_else(|| self.victim(unit, false)),
             Admit::Pass => {
-                let most = PASSING_SLOTS.min(self.slots.len() as u32 / 4).max(1);
-                let may_grow = self.passing_count < most;
-                let at_once = free.filter(|&i| i < self.there as usize).or_else(|| self.passed());
+                let class = self.classes[self.class(unit) as usize];
+                let may_grow = class.passing < PASSING_SLOTS.min(class.slots / 4).max(1);
+                let there = free.filter(|&i| i < self.there as usize);
+                let at_once = there.or_else(|| self.passed(unit));
                 if at_once.is_some() || !may_grow {
                     at_once
                 } else {
@@ -187,17 +210,28 @@ impl ExpertCache {
             Slot::Ready(unit) => Some(later(UnitId(*unit))),
             _ => None,
         };
-        let slots = (0..self.slots.len()).filter(|&i| ready(&self.slots[i]).is_some());
+        let class = self.class(unit);
+        let slots = self.slots_of(class).filter(|&i| ready(&self.slots[i]).is_some());
         let slot = slots.max_by_key(|&i| ready(&self.slots[i]))?;
         Some(self.give(slot, unit, admit))
     }
 
-    /// A slot whose unit went by in passing.
-    fn passed(&self) -> Option<usize> {
-        if self.passing_count == 0 {
+    fn class(&self, unit: UnitId) -> u8 {
+        self.class_of_unit[unit.index()]
+    }
+
+    /// The slots of a class.
+    fn slots_of(&self, class: u8) -> impl Iterator<Item = usize> + '_ {
+        (0..self.slots.len()).filter(move |&i| self.class_of_slot[i] == class)
+    }
+
+    /// A slot with room for `unit` whose own went by in passing.
+    fn passed(&self, unit: UnitId) -> Option<usize> {
+        let class = self.class(unit);
+        if self.classes[class as usize].passing == 0 {
             return None;
         }
-        (0..self.slots.len()).find(|&i| self.passing[i] && self.may_go(i).is_some())
+        self.slots_of(class).find(|&i| self.passing[i] && self.may_go(i).is_some())
     }
 
     /// The unit of a slot that nobody needs now.
@@ -211,9 +245,10 @@ impl ExpertCache {
     fn victim(&mut self, unit: UnitId, is_guess: bool) -> Option<usize> {
         let (slots, wanted, used) = (&self.slots, &self.wanted, &self.used);
         let stays = |unit: u32| wanted[unit as usize] || (is_guess && used[unit as usize]);
+        let (class, class_of_slot) = (self.class(unit), &self.class_of_slot);
         let candidates = || {
-            (0u32..).zip(slots).filter_map(|(i, s)| match *s {
-                Slot::Ready(unit) if !stays(unit) => Some((i, unit)),
+            (0u32..).zip(slots).zip(class_of_slot).filter_map(|((i, s), of)| match *s {
+                Slot::Ready(unit) if *of == class && !stays(unit) => Some((i, unit)),
                 _ => None,
             })
         };
@@ -233,7 +268,8 @@ impl ExpertCache {
 
     fn set_passing(&mut self, slot: u32, passing: bool) {
         let old = std::mem::replace(&mut self.passing[slot as usize], passing);
-        self.passing_count = self.passing_count - u32::from(old) + u32::from(passing);
+        let class = &mut self.classes[self.class_of_slot[slot as usize] as usize];
+        class.passing = class.passing - u32::from(old) + u32::from(passing);
     }
 
     /// Empties a slot.
@@ -282,10 +318,10 @@ impl ExpertCache {
         }
     }
 
-    /// Whether every slot is in use, so that no unit can come.
+    /// Whether every slot with room for a unit is in use, so that it cannot come.
     #[must_use]
-    pub fn is_exhausted(&self) -> bool {
-        self.slots.iter().all(|s| matches!(s, Slot::Held(_)))
+    pub fn is_exhausted(&self, unit: UnitId) -> bool {
+        self.slots_of(self.class(unit)).all(|i| matches!(self.slots[i], Slot::Held(_)))
     }
 
     /// The layer of a unit.
@@ -294,21 +330,15 @@ impl ExpertCache {
         self.judge.layer_of(unit.0)
     }
 
-    /// Slots.
-    #[must_use]
-    pub fn slot_count(&self) -> u32 {
-        self.slots.len() as u32
-    }
-
     /// Slots in which nothing is.
     #[must_use]
     pub fn free_count(&self) -> u32 {
         self.free
     }
 
-    /// The first slot in which nothing is: memory comes in from the front.
-    fn free_slot(&self) -> Option<usize> {
-        self.slots.iter().position(|s| *s == Slot::Free)
+    /// The first slot with room for `unit` in which nothing is: memory comes in from the front.
+    fn free_slot(&self, unit: UnitId) -> Option<usize> {
+        self.slots_of(self.class(unit)).find(|&i| self.slots[i] == Slot::Free)
     }
 
     /// So many slots from the front can be read into without waiting for memory.
@@ -316,12 +346,18 @@ impl ExpertCache {
         self.there = slots;
     }
 
-    /// Of the slots in which nothing is, those whose memory is there.
+    /// Of the slots with room for `unit` in which nothing is, those whose memory is there.
     #[must_use]
-    pub fn room_there(&self) -> u32 {
-        let there = self.slots.iter().take(self.there as usize);
+    pub fn room_there(&self, unit: UnitId) -> u32 {
+        let there = self.slots_of(self.class(unit)).take_while(|&i| i < self.there as usize);
         // At most as many as there are slots.
-        there.filter(|s| **s == Slot::Free).count() as u32
+        there.filter(|&i| self.slots[i] == Slot::Free).count() as u32
+    }
+
+    /// The even share of each layer that takes slots of the same size as `unit`.
+    #[must_use]
+    pub fn even_share(&self, unit: UnitId) -> u32 {
+        self.judge.even_share(unit.0)
     }
 
     /// The units that are there or on their way.

@@ -1,7 +1,7 @@
 //! The cache and its policies, over random traffic and over traffic whose best answer is known.
 
 use super::replay::{Trace, frequencies_known, optimum, replay};
-use super::{Admit, ExpertCache, Policy, Standing};
+use super::{Admit, Classes, ExpertCache, Policy, Standing};
 use crate::extent::UnitId;
 use crate::test_rng::Rng;
 
@@ -183,7 +183,7 @@ fn a_prompt_that_passes_does_not_wait_for_memory() {
         let mut cache = ExpertCache::new(&layers, 200, policy);
         cache.set_there(50);
         cache.begin_pass(500);
-        assert_eq!(cache.room_there(), 50);
+        assert_eq!(cache.room_there(UnitId(0)), 50);
         let mut highest = 0;
         for unit in (0..300).map(UnitId) {
             cache.want(unit, 40);
@@ -193,7 +193,7 @@ fn a_prompt_that_passes_does_not_wait_for_memory() {
             assert!(cache.hold(claim.slot));
             cache.release(claim.slot);
         }
-        assert_eq!((highest, cache.room_there()), (49, 0), "{policy:?}");
+        assert_eq!((highest, cache.room_there(UnitId(0))), (49, 0), "{policy:?}");
         // What is to stay takes memory that is not there yet.
         cache.begin_pass(1);
         cache.want(UnitId(0), 1);
@@ -259,4 +259,49 @@ fn names_of_policies() {
     assert_eq!(Policy::named("lfu:-1"), None);
     assert_eq!(Policy::named("fifo"), None);
     assert_eq!(Policy::NAMES.iter().filter(|n| Policy::named(n).is_none()).count(), 0);
+}
+
+/// The layers in turn have small units and large ones; the large do not fit into small slots, and the small take no
+/// large ones.
+#[test]
+fn units_take_slots_of_their_own_size_only() {
+    let layers: Vec<u32> = (0..80).map(|unit| unit / 20).collect();
+    let of_slot: Vec<u8> = (0..24).map(|slot| u8::from(slot % 3 == 0)).collect();
+    let of_layer = [0, 1, 0, 1];
+    for policy in policies() {
+        let mut rng = Rng::new(3);
+        let classes = Classes::new(&of_slot, &of_layer);
+        let mut cache = ExpertCache::with_classes(&layers, &classes, policy);
+        cache.set_there(12);
+        assert_eq!((cache.room_there(UnitId(0)), cache.room_there(UnitId(20))), (8, 4));
+        assert_eq!((cache.even_share(UnitId(0)), cache.even_share(UnitId(20))), (8, 4));
+        for step in 0..3000u32 {
+            if step % 4 == 0 {
+                cache.begin_pass(1);
+            }
+            let layer = step % 4;
+            let unit = UnitId(layer * 20 + rng.below(20) as u32);
+            let class = of_layer[layer as usize];
+            cache.want(unit, 1);
+            if cache.standing(unit) == Standing::Absent {
+                let admit = [Admit::Keep, Admit::Pass, Admit::Guess][rng.below(3) as usize];
+                let claim = match cache.claim(unit, admit) {
+                    Some(claim) => claim,
+                    None => cache.claim_wanted(unit, admit, |other| other.index()).unwrap(),
+                };
+                assert_eq!(of_slot[claim.slot.0 as usize], class, "{policy:?} {admit:?}");
+                cache.filled(claim.slot, true);
+            }
+        }
+        let held = |unit: &UnitId| layers[unit.index()] % 2 == 1;
+        let (large, small): (Vec<_>, Vec<_>) = cache.present().partition(held);
+        assert_eq!((large.len(), small.len()), (8, 16), "{policy:?}");
+        // All large ones in use, none can come; a small one can.
+        for unit in large {
+            if let Standing::Ready(slot) = cache.standing(unit) {
+                assert!(cache.hold(slot));
+            }
+        }
+        assert!(cache.is_exhausted(UnitId(20)) && !cache.is_exhausted(UnitId(0)));
+    }
 }

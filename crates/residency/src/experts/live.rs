@@ -1,7 +1,7 @@
 //! Between the cache of experts and the lanes: what a layer has asked for, in order, and how far each
 //! unit's slices have come.
 
-use crate::experts::{Admit, Claim, ExpertCache, Policy, Standing};
+use crate::experts::{Admit, Claim, Classes, ExpertCache, Policy, Standing};
 use crate::extent::{Extent, ExtentId, Extents, UNIT_SLICES, UnitId, Use};
 use crate::plan::Plan;
 use crate::ring::SlotId;
@@ -129,13 +129,14 @@ impl LiveExperts {
     pub fn new(plan: &Plan, policy: Policy) -> LiveExperts {
         let extents = plan.extents();
         let layers: Vec<u32> = extents.units().iter().map(|unit| unit.layer).collect();
-        let slots = plan.experts.slots;
+        let of_slot = plan.experts.class_of_slot();
+        let slots = of_slot.len();
         let bytes = |unit: &crate::extent::Unit| {
             unit.slices.iter().map(|id| extents[id.index()].len).sum::<u64>()
         };
         let units = layers.len() as u32;
         let ghost = |percent: u32| {
-            let slots = (u64::from(slots) * u64::from(percent) / 100).min(u64::from(units));
+            let slots = (slots as u64 * u64::from(percent) / 100).min(u64::from(units));
             // At most `units`, which are 32 bits.
             Ghost { cache: ExpertCache::new(&layers, slots as u32, policy), hits: 0 }
         };
@@ -143,11 +144,12 @@ impl LiveExperts {
             .map(|layer| layers.iter().filter(|&&l| l == layer).count())
             .max()
             .unwrap_or(0);
+        let classes = Classes::new(&of_slot, plan.experts.class_of_layer());
         LiveExperts {
-            cache: ExpertCache::new(&layers, slots, policy),
+            cache: ExpertCache::with_classes(&layers, &classes, policy),
             demanded: Vec::with_capacity(most * 2),
             next: 0,
-            arriving: vec![Arriving::default(); slots as usize],
+            arriving: vec![Arriving::default(); slots],
             loading: 0,
             traffic: vec![LayerTraffic::default(); extents.expert_layers() as usize],
             unit_bytes: extents.units().iter().map(bytes).collect(),
@@ -187,12 +189,18 @@ impl LiveExperts {
                 layer.misses += u64::from(!hit);
             }
         }
-        let share = self.cache.slot_count() / (self.traffic.len() as u32).max(1);
-        let mut room = if is_stream { share.min(self.cache.room_there()) as usize } else { 0 };
+        // Of one layer, so of one class.
+        let (share, mut room) = match uses.first() {
+            Some(first) if is_stream => {
+                let share = self.cache.even_share(first.unit);
+                (share as usize, share.min(self.cache.room_there(first.unit)) as usize)
+            }
+            _ => (0, 0),
+        };
         for u in uses {
             let admit = if is_stream {
                 let better = |other: &&ExpertUse| (other.tokens, u.unit) > (u.tokens, other.unit);
-                let is_kept = uses.iter().filter(better).count() < share as usize && room > 0;
+                let is_kept = uses.iter().filter(better).count() < share && room > 0;
                 room -= usize::from(is_kept);
                 if is_kept { Admit::Keep } else { Admit::Pass }
             } else {

@@ -1,6 +1,6 @@
 //! Experts: units of which each token uses a few, known only when a router has spoken.
 //!
-//! `expert_slots` how large the cache is, `policy` which unit goes, `rates` how often each is used, `shares`
+//! `expert_slots` how large the cache is, `classes` which slots have room for whom, `policy` which unit goes, `rates` how often each is used, `shares`
 //! how many slots each layer keeps, `cache` who is in (pure: the live store and the replay drive the same
 //! code), `replay` recorded traffic through it and through Belady's optimum, `live` between the cache and
 //! the lanes.
@@ -8,6 +8,7 @@
 mod cache;
 #[cfg(test)]
 mod cache_tests;
+mod classes;
 pub(crate) mod expert_slots;
 pub(crate) mod live;
 mod policy;
@@ -16,6 +17,7 @@ pub mod replay;
 mod shares;
 
 pub use cache::{Admit, Claim, ExpertCache, Standing};
-pub use expert_slots::ExpertSlots;
+pub use classes::Classes;
 pub(crate) use expert_slots::unit_spans;
+pub use expert_slots::{ExpertSlots, SlotClass};
 pub use policy::Policy;

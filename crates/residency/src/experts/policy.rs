@@ -8,6 +8,7 @@
 //! first. Plain least-recently-used would evict exactly the ones that come next. So among units that
 //! are otherwise equal, the one whose layer is farthest ahead goes.
 
+use super::classes::Classes;
 use super::rates::Rates;
 use super::shares::Shares;
 
@@ -107,7 +108,8 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub fn new(policy: Policy, layers_of_units: &[u32], slots: u32) -> Judge {
+    pub fn new(policy: Policy, layers_of_units: &[u32], classes: &Classes<'_>) -> Judge {
+        let slots = classes.slot_count();
         let layers = layers_of_units.iter().max().map_or(1, |last| last + 1);
         let seen = |&layer: &u32| Seen {
             layer,
@@ -130,12 +132,17 @@ impl Judge {
             newcomers: 0,
             queue_clock: 0,
             rates: Rates::new(layers_of_units.len(), layers as usize),
-            shares: Shares::new(layers_of_units, layers as usize, slots),
+            shares: Shares::new(layers_of_units, classes),
         }
     }
 
     pub fn layer_of(&self, unit: u32) -> u32 {
         self.seen[unit as usize].layer
+    }
+
+    /// Slots of each layer that shares them with a unit's layer, were all alike.
+    pub fn even_share(&self, unit: u32) -> u32 {
+        self.shares.even(self.layer_of(unit))
     }
 
     /// So many tokens begin.
@@ -193,7 +200,7 @@ impl Judge {
         (layer + self.layers - self.layer - 1) % self.layers
     }
 
-    /// The slot that goes, of those given as `(slot, unit)`; `for_unit` is to have it.
+    /// The slot that goes, of those given as `(slot, unit)`, in which `for_unit` has room.
     pub fn victim<I>(&mut self, for_unit: u32, candidates: impl Fn() -> I) -> Option<u32>
     where
         I: Iterator<Item = (u32, u32)>,

@@ -11,6 +11,8 @@
 
 use std::collections::BTreeSet;
 
+use super::classes::Classes;
+
 /// How lately a unit must have left, in departures from its layer, as a part of a layer's even share.
 const LATELY: f32 = 0.5;
 /// What a miss of such a unit moves, as a part of the even share: at first, while nothing is known, and what is
@@ -28,8 +30,6 @@ pub(super) struct Shares {
     layers: Vec<Layer>,
     /// By unit: the number of its departure from its layer, from 1; 0 before it, and again once it has been wanted.
     departed: Vec<u64>,
-    /// The share of each layer that has units, were all equal.
-    even: f32,
     /// Whether this pass is a single token; and those so far.
     decoding: bool,
     tokens: u64,
@@ -39,22 +39,29 @@ pub(super) struct Shares {
 struct Layer {
     held: u32,
     share: f32,
+    /// The share, were those of all layers of its class that have units equal.
+    even: f32,
+    class: u8,
     departures: u64,
 }
 
 impl Shares {
-    pub fn new(layers_of_units: &[u32], layers: usize, slots: u32) -> Shares {
-        let mut layers = vec![Layer::default(); layers];
+    /// `classes` gives each layer's class, and each class' slots: layers share those of their class.
+    pub fn new(layers_of_units: &[u32], classes: &Classes<'_>) -> Shares {
         let used: BTreeSet<u32> = layers_of_units.iter().copied().collect();
-        let even = slots as f32 / used.len().max(1) as f32;
-        used.iter().for_each(|&layer| layers[layer as usize].share = even);
-        Shares {
-            layers,
-            departed: vec![0; layers_of_units.len()],
-            even,
-            decoding: false,
-            tokens: 0,
+        let mut layers = vec![Layer::default(); used.last().map_or(0, |last| *last as usize + 1)];
+        for &layer in &used {
+            let class = classes.of_layer(layer);
+            let others = used.iter().filter(|other| classes.of_layer(**other) == class);
+            let even = classes.slots(class) as f32 / others.count() as f32;
+            layers[layer as usize] = Layer { share: even, even, class, ..Layer::default() };
         }
+        Shares { layers, departed: vec![0; layers_of_units.len()], decoding: false, tokens: 0 }
+    }
+
+    /// The share of a layer, were those of its class equal: in whole slots.
+    pub fn even(&self, layer: u32) -> u32 {
+        self.layers[layer as usize].even as u32
     }
 
     /// So many tokens begin.
@@ -67,19 +74,21 @@ impl Shares {
     /// in the order of the file, whoever left when.
     pub fn wanted(&mut self, unit: u32, layer: u32) {
         let departed = std::mem::take(&mut self.departed[unit as usize]);
-        let ago = self.layers[layer as usize].departures - departed;
-        if self.decoding && departed > 0 && (ago as f32) < (LATELY * self.even).max(1.0) {
+        let Layer { departures, even, .. } = self.layers[layer as usize];
+        let ago = departures - departed;
+        if self.decoding && departed > 0 && (ago as f32) < (LATELY * even).max(1.0) {
             self.give_a_part_to(layer);
         }
     }
 
     fn give_a_part_to(&mut self, layer: u32) {
         let settled = SETTLED_TOKENS / (SETTLED_TOKENS + self.tokens as f32);
-        let step = self.even * STEP * settled.max(LEAST_STEP);
-        let part = step / self.layers.len() as f32;
-        let least = LEAST * self.even;
+        let Layer { even, class, .. } = self.layers[layer as usize];
+        let step = even * STEP * settled.max(LEAST_STEP);
+        let part = step / self.layers.iter().filter(|other| other.class == class).count() as f32;
+        let least = LEAST * even;
         let mut taken = 0.0;
-        for Layer { share, .. } in &mut self.layers {
+        for Layer { share, .. } in self.layers.iter_mut().filter(|other| other.class == class) {
             // What is taken is what rounding left: the sum stays that of the slots.
             let less = *share - part.min(*share - least).max(0.0);
             taken += *share - less;
@@ -151,7 +160,7 @@ mod tests {
     fn shares_sum_to_the_slots_and_keep_their_least() {
         // The layer in the middle has no experts.
         let layers: Vec<u32> = (0..24).map(|unit| unit / 8 * 2).collect();
-        let mut shares = Shares::new(&layers, 5, 12);
+        let mut shares = Shares::new(&layers, &Classes::one(&[0; 12]));
         for round in 0..5000u32 {
             shares.pass(1);
             let unit = round % 2;
