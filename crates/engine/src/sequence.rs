@@ -8,7 +8,8 @@ use crate::kv::KvCache;
 pub(crate) struct Sequence {
     pub kv: KvCache,
     pub position: usize,
-    /// The furthest position since the last reset.
+    /// The furthest position since the last reset that a pass has written, be it only in some layers: one
+    /// that was stopped half-way has overwritten what its ring held before, as any other.
     furthest: usize,
     /// Some layers keep a window only.
     slides: bool,
@@ -54,15 +55,15 @@ impl Sequence {
         self.position
     }
 
-    /// The part that `tokens` more tokens are.
-    pub(crate) fn part(&self, lane: usize, tokens: usize) -> Part {
+    /// The part that `tokens` more tokens are, of a pass that is about to begin.
+    pub(crate) fn part(&mut self, lane: usize, tokens: usize) -> Part {
+        self.furthest = self.furthest.max(self.position + tokens);
         Part { lane, start: self.position, tokens }
     }
 
     /// They went through.
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.position += tokens;
-        self.furthest = self.furthest.max(self.position);
     }
 
     /// Whether these tokens can be appended.

@@ -126,13 +126,13 @@ impl SharedSession {
             return Err(Error::PassTooWide { tokens, batch, rows, rows_max });
         }
         if let Some(piece) = piece {
-            let lane = &self.lanes[piece.lane];
+            let lane = &mut self.lanes[piece.lane];
             lane.check(engine, piece.tokens)?;
             self.parts.push(lane.part(piece.lane, piece.tokens.len()));
             self.ids.extend_from_slice(piece.tokens);
         }
         for (lane, id) in steps {
-            let sequence = &self.lanes[*lane];
+            let sequence = &mut self.lanes[*lane];
             sequence.check(engine, std::slice::from_ref(id))?;
             self.parts.push(sequence.part(*lane, 1));
             self.ids.push(*id);

@@ -14,7 +14,11 @@ const DECODED: usize = 8;
 const CONTEXT: usize = 64;
 
 fn model(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shared-{name}.gguf"));
+    model_in(&format!("shared-{name}.gguf"), name)
+}
+
+fn model_in(file: &str, name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
     synth::write_file(&Spec::named(name, "f32").unwrap(), &path, &mut |_| {}).unwrap();
     path
 }
@@ -161,4 +165,46 @@ fn free_sequences_take_an_eighth_of_the_budget_and_never_the_weights_place() {
     let (many, many_bytes) = sequences(auto, 5);
     assert_eq!((one, many, many_bytes), (1, 5, 5 * one_bytes));
     std::fs::remove_file(&path).unwrap();
+}
+
+/// A reader that goes away in the middle of a prompt stops the pass after some layers, which have by then
+/// overwritten the oldest positions of their window. Whoever goes on from an earlier one starts anew.
+#[test]
+fn a_stopped_pass_closes_the_way_back_to_what_it_overwrote() {
+    const CONTEXT: usize = 2048;
+    let path = model_in("stopped.gguf", "gemma3-tiny");
+    let options =
+        LoadOptions { threads: Some(2), context: Some(CONTEXT), ..LoadOptions::default() };
+    let mut engine = Engine::new(Model::open(&path).unwrap(), &options).unwrap();
+    let vocabulary = engine.vocabulary_length() as u32;
+    let mut session = Session::new(&engine).unwrap();
+    let batch = session.batch();
+    let tokens: Vec<u32> = (0..2048).map(|i| (i * 7919 + 13) % vocabulary).collect();
+    let kept = 2048 - 2 * batch - 1;
+    assert!((64..1500).contains(&kept), "a batch of {batch}");
+    let (end, next) = (kept + batch, [tokens[kept]]);
+
+    session.forward(&mut engine, &tokens[..kept], Logits::None, &mut |_, _| {}).unwrap();
+    session.forward(&mut engine, &next, Logits::Last, &mut |_, _| {}).unwrap();
+    let expected = bits(session.last_logits());
+
+    session.reset();
+    session.forward(&mut engine, &tokens[..end], Logits::None, &mut |_, _| {}).unwrap();
+    assert_eq!(session.truncate(end), end);
+    let mut layers = 0;
+    engine.set_progress(Some(Box::new(move |_, _| {
+        layers += 1;
+        layers < 3
+    })));
+    let stopped =
+        session.forward(&mut engine, &tokens[end..end + batch], Logits::None, &mut |_, _| {});
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    engine.set_progress(None);
+    assert_eq!(session.position(), end);
+
+    let there = session.truncate(kept);
+    session.forward(&mut engine, &tokens[there..kept], Logits::None, &mut |_, _| {}).unwrap();
+    session.forward(&mut engine, &next, Logits::Last, &mut |_, _| {}).unwrap();
+    assert!(bits(session.last_logits()) == expected, "kept {there} of {kept}");
+    std::fs::remove_file(path).unwrap();
 }
