@@ -9,6 +9,9 @@ use crate::error::Error;
 /// rings, file handles; and slack for what the allocator keeps.
 const KERNEL_RESERVE_BYTES: u64 = 12 << 20;
 
+/// By how much a process differs from the one before when the plan is made: 0.4 MB was seen.
+const START_BYTES: u64 = 500_000;
+
 /// How much memory lowtide may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryLimit {
@@ -103,7 +106,8 @@ impl fmt::Display for BelowFloor {
             f,
             "{} of memory is below the floor of {} for this model",
             mb(self.budget_bytes),
-            mb(self.floor_bytes)
+            // Rounded up: a floor is never the budget that is below it.
+            mb(self.floor_bytes.next_multiple_of(100_000))
         )?;
         let fixed = &self.fixed;
         writeln!(
@@ -116,7 +120,9 @@ impl fmt::Display for BelowFloor {
             mb(fixed.vocabulary_bytes),
             mb(fixed.reserve_bytes())
         )?;
-        write!(f, "  give at least --memory {:.0}MB", (self.floor_bytes as f64 / 1e6).ceil())?;
+        // What the process has in use at its start differs by some hundred kilobytes from run to run.
+        let enough = self.floor_bytes.saturating_add(START_BYTES).div_ceil(1_000_000);
+        write!(f, "  give at least --memory {enough}MB")?;
         if self.context > self.context_min {
             write!(f, ", or a shorter --ctx (now {}), or --kv q8_0", self.context)?;
         }

@@ -54,6 +54,7 @@ fn auto_budget(limits: &MemoryLimits) -> u64 {
 }
 
 /// Works the plan out.
+#[derive(Clone, Copy)]
 struct Planner<'p> {
     model: &'p Model,
     options: &'p LoadOptions,
@@ -110,8 +111,27 @@ impl Planner<'_> {
         let sequences = self.options.sequences;
         let (smallest, ..) = self.attempt(context, 1, 0, sequences)?;
         let share = smallest / SCRATCH_DIVISOR;
-        let wanted = self.options.prompt_tokens.clamp(1, BATCH_MAX);
-        let (weights, fixed, sizes) = self.attempt(context, wanted, share, sequences)?;
+        let mut wanted = self.options.prompt_tokens.clamp(1, BATCH_MAX);
+        loop {
+            let (weights, fixed, sizes) = self.attempt(context, wanted, share, sequences)?;
+            match self.finish(weights, fixed, sizes) {
+                // Near the floor the rest of the weights' bytes is not enough beside such a scratch.
+                Err(Error::Budget(_)) if sizes.batch > self.batch_min() => wanted = sizes.batch / 2,
+                Err(Error::Budget(_)) => return self.least(context),
+                other => return other,
+            }
+        }
+    }
+
+    /// The plan of the smallest sizes there are, `context` the largest of contexts. What this refuses names the
+    /// floor, so that a budget of that much runs: nothing here grows with the budget.
+    fn least(&self, context: usize) -> Result<Planned, Error> {
+        let shortest = Self { total: 0, ..*self }.context(0)?.min(context);
+        let sequences = match self.options.sequences {
+            Sequences::AtMost(_) => Sequences::AtMost(1),
+            exactly @ Sequences::Exactly(_) => exactly,
+        };
+        let (weights, fixed, sizes) = self.attempt(shortest, 1, 0, sequences)?;
         self.finish(weights, fixed, sizes)
     }
 
@@ -147,8 +167,8 @@ impl Planner<'_> {
     ) -> Result<(u64, FixedCosts, Sizes), Error> {
         let config = &self.model.config;
         let token_bytes = scratch::bytes_per_token(config, self.keep);
-        let affordable = usize_of(share / token_bytes.max(1)).max(1);
-        let batch = batch.min(context).min(affordable);
+        let affordable = usize_of(share / token_bytes.max(1));
+        let batch = batch.min(affordable).max(self.batch_min()).min(context);
         let sequences = self.sequences(sequences, context, batch)?;
         let logit_rows = self.options.logit_rows.max(sequences).clamp(1, batch);
         let logits = 4 * logit_rows as u64 * config.vocabulary;
@@ -177,6 +197,14 @@ impl Planner<'_> {
         let (kv, keep) = (self.options.kv, self.keep);
         let sizes = Sizes { context, batch, logit_rows, sequences, kv, keep };
         Ok((self.total.saturating_sub(fixed.total()), fixed, sizes))
+    }
+
+    /// The smallest batch: a token of each sequence, where their number is given.
+    fn batch_min(&self) -> usize {
+        match self.options.sequences {
+            Sequences::Exactly(sequences) => sequences.max(1),
+            Sequences::AtMost(_) => 1,
+        }
     }
 
     /// Sequences that share passes: a pass has a token of each.

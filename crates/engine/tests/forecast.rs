@@ -1,10 +1,12 @@
 //! What is foretold is what is done: `Forecaster` and `Engine` follow the same plan.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lowtide_bench::synth::{self, Spec};
-use lowtide_engine::{Engine, Error, Forecaster, LoadOptions, MemoryLimit, Model, plan};
+use lowtide_engine::{Engine, Error, Forecaster, LoadOptions, MemoryLimit, Model, Sequences, plan};
 
 /// What the process itself uses changes by this much between two plans.
 const DRIFT_BYTES: u64 = 8 << 20;
@@ -75,6 +77,38 @@ fn the_largest_context_fits_and_one_token_more_does_not() {
         // Some positions more: the measured part of the sum moves by pages.
         let more = LoadOptions { context: Some(trained), ..within };
         assert!(plan(&opened, &more).is_err());
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+/// A batch's scratch may take a quarter of what is left; but what a refusal says is enough runs, with a smaller
+/// batch if need be, and so does all between that and where scratch is plenty.
+#[test]
+fn what_a_refusal_asks_for_runs() {
+    let _alone = alone();
+    let mix = synth::Mix::named("q4_0").unwrap();
+    let shape = synth::Shape::of_bytes(48_000_000, &mix).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forecast-refusal.gguf");
+    synth::write_file(&Spec::new(shape, mix), &path, &mut |_| {}).unwrap();
+    let plain = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    for options in [
+        plain,
+        LoadOptions { prompt_tokens: 1500, tokens_needed: 1600, ..plain },
+        LoadOptions { context: Some(512), prompt_tokens: 512, logit_rows: 512, ..plain },
+        LoadOptions { sequences: Sequences::Exactly(4), prompt_tokens: 512, ..plain },
+    ] {
+        let floor = common::floor(&path, &options);
+        let opened = Model::open(&path).unwrap();
+        for more in (0..24).map(|step| step * 1_000_000) {
+            let memory = MemoryLimit::Bytes(floor + more);
+            let planned = plan(&opened, &LoadOptions { memory, ..options });
+            planned.unwrap_or_else(|e| panic!("{floor} + {more}: {e}\n{options:?}"));
+        }
+        if let Sequences::Exactly(sequences) = options.sequences {
+            let memory = MemoryLimit::Bytes(floor + 1_000_000);
+            let engine = Engine::new(opened, &LoadOptions { memory, ..options }).unwrap();
+            assert_eq!(engine.sequences(), sequences);
+        }
     }
     std::fs::remove_file(path).unwrap();
 }
