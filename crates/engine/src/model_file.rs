@@ -17,6 +17,9 @@ use crate::sampler_defaults::SamplerDefaults;
 /// The first stretch of a header that is brought in: most vocabularies fit.
 const HEADER_FIRST_BYTES: u64 = 2 << 20;
 
+/// One request for a stretch: every kernel does so much in full, and adds no readahead of its own.
+const HEADER_REQUEST_BYTES: u64 = 128 << 10;
+
 /// More than any disk's readahead.
 const READ_AHEAD_BYTES_MAX: u64 = 16 << 20;
 
@@ -190,6 +193,14 @@ impl Shard {
         let mut wanted = HEADER_FIRST_BYTES.min(size);
         let mut ready = 0;
         loop {
+            // Asked for beforehand: where populating finds no page, the kernel reads the disk's readahead behind
+            // it as well (8 MiB on some), which is charged while the vocabulary is built and no plan counts.
+            let mut from = ready;
+            while from < wanted {
+                let to = wanted.min(from + HEADER_REQUEST_BYTES);
+                self.mapping.will_need(index(from)..index(to))?;
+                from = to;
+            }
             self.mapping.populate(index(ready)..index(wanted))?;
             match Gguf::parse_header(&self.mapping.as_slice()[..index(wanted)], size) {
                 Err(GgufError::NeedMore { .. }) if wanted < size => {
