@@ -107,7 +107,7 @@ impl fmt::Display for BelowFloor {
             "{} of memory is below the floor of {} for this model",
             mb(self.budget_bytes),
             // Rounded up: a floor is never the budget that is below it.
-            mb(self.floor_bytes.next_multiple_of(100_000))
+            format_args!("{:.1} MB", self.floor_bytes.div_ceil(100_000) as f64 / 10.0)
         )?;
         let fixed = &self.fixed;
         writeln!(

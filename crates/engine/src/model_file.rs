@@ -18,7 +18,7 @@ use crate::sampler_defaults::SamplerDefaults;
 const HEADER_FIRST_BYTES: u64 = 2 << 20;
 
 /// One request for a stretch: every kernel does so much in full, and adds no readahead of its own.
-const HEADER_REQUEST_BYTES: u64 = 128 << 10;
+const HEADER_REQUEST_BYTES: usize = 128 << 10;
 
 /// More than any disk's readahead.
 const READ_AHEAD_BYTES_MAX: u64 = 16 << 20;
@@ -87,11 +87,13 @@ impl Model {
         let chat_template = chat_template.map(str::to_owned);
         let sampler_defaults = SamplerDefaults::read(gguf);
         let header_bytes = headers.iter().map(Gguf::header_bytes).sum();
+        let header_ends: Vec<u64> = headers.iter().map(Gguf::data_offset).collect();
         let places = places(&table);
         drop(table);
         drop(headers);
-        for shard in &shards {
-            shard.release_header()?;
+        // The headers have been read for good: their pages need not count against the budget.
+        for (shard, end) in shards.iter().zip(header_ends) {
+            shard.mapping.unmap_pages(0..index(end.min(shard.file.size())))?;
         }
         Ok(Self {
             shards,
@@ -195,13 +197,11 @@ impl Shard {
         loop {
             // Asked for beforehand: where populating finds no page, the kernel reads the disk's readahead behind
             // it as well (8 MiB on some), which is charged while the vocabulary is built and no plan counts.
-            let mut from = ready;
-            while from < wanted {
-                let to = wanted.min(from + HEADER_REQUEST_BYTES);
-                self.mapping.will_need(index(from)..index(to))?;
-                from = to;
+            let stretch = index(ready)..index(wanted);
+            for from in stretch.clone().step_by(HEADER_REQUEST_BYTES) {
+                self.mapping.will_need(from..stretch.end.min(from + HEADER_REQUEST_BYTES))?;
             }
-            self.mapping.populate(index(ready)..index(wanted))?;
+            self.mapping.populate(stretch)?;
             match Gguf::parse_header(&self.mapping.as_slice()[..index(wanted)], size) {
                 Err(GgufError::NeedMore { .. }) if wanted < size => {
                     ready = wanted;
@@ -227,13 +227,6 @@ impl Shard {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let names = shard_names(&name, info).map_err(gguf_error)?;
         Ok(names.into_iter().skip(1).map(|name| path.with_file_name(name)).collect())
-    }
-
-    /// The header has been read for good: its pages need not count against the budget.
-    fn release_header(&self) -> Result<(), Error> {
-        let header = self.header()?.data_offset().min(self.file.size());
-        self.mapping.unmap_pages(0..index(header))?;
-        Ok(())
     }
 }
 

@@ -123,8 +123,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The plan of the smallest sizes there are, `context` the largest of contexts. What this refuses names the
-    /// floor, so that a budget of that much runs: nothing here grows with the budget.
+    /// The plan of the smallest sizes there are, for a context of at most `context`. Its refusal names the floor,
+    /// and a budget of that much runs: nothing here grows with the budget.
     fn least(&self, context: usize) -> Result<Planned, Error> {
         let shortest = Self { total: 0, ..*self }.context(0)?.min(context);
         let sequences = match self.options.sequences {

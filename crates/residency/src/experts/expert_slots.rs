@@ -103,14 +103,15 @@ impl ExpertSlots {
         let most = free.saturating_sub(smallest) / unit_cost.max(1);
         let share = (free / 4 / unit_cost.max(1)).clamp(floor, together.max(floor));
         let behind_trunk = free.saturating_sub(trunk) / unit_cost.max(1);
-        let slots = share.max(behind_trunk).min(most).min(units);
+        // Units are counted in 32 bits.
+        let slots = share.max(behind_trunk).min(most).min(units) as u32;
         let one = ExpertSlots {
-            slots: u32::try_from(slots).unwrap_or(u32::MAX),
-            classes: vec![SlotClass { slots: u32::try_from(slots).unwrap_or(u32::MAX), spans }],
+            slots,
+            classes: vec![SlotClass { slots, spans }],
             class_of_layer: vec![0; extents.expert_layers() as usize],
         };
         // More slots, never fewer, so that more memory never means less of anything.
-        ExpertSlots::in_classes(extents, slots * unit_cost, together, &cost)
+        ExpertSlots::in_classes(extents, u64::from(slots) * unit_cost, together, &cost)
             .filter(|several| several.slots >= one.slots)
             .unwrap_or(one)
     }
@@ -134,11 +135,11 @@ impl ExpertSlots {
         let costs = spans.iter().map(|spans| cost(spans.iter().sum()));
         // All units' cost; each class has the same part of its units.
         let whole: u64 = units.iter().zip(costs).map(|(units, cost)| units * cost).sum();
-        let part = |units: u64| {
-            let slots = u128::from(units) * u128::from(bytes.min(whole)) / u128::from(whole.max(1));
-            u32::try_from(slots).unwrap_or(u32::MAX)
+        let of = |(units, spans)| {
+            let part = u128::from(units) * u128::from(bytes.min(whole)) / u128::from(whole.max(1));
+            // At most `units`.
+            SlotClass { slots: part as u32, spans }
         };
-        let of = |(units, spans)| SlotClass { slots: part(units), spans };
         let classes: Vec<SlotClass> = units.into_iter().zip(spans).map(of).collect();
         let is_enough = classes.iter().all(|class| u64::from(class.slots) >= together);
         let slots = classes.iter().map(|class| class.slots).sum();

@@ -1,9 +1,9 @@
 //! Experts: units of which each token uses a few, known only when a router has spoken.
 //!
-//! `expert_slots` how large the cache is, `classes` which slots have room for whom, `policy` which unit goes, `rates` how often each is used, `shares`
-//! how many slots each layer keeps, `cache` who is in (pure: the live store and the replay drive the same
-//! code), `replay` recorded traffic through it and through Belady's optimum, `live` between the cache and
-//! the lanes.
+//! `expert_slots` how large the cache is, `classes` which slots have room for whom, `policy` which unit goes,
+//! `rates` how often each is used, `shares` how many slots each layer keeps, `cache` who is in (pure: the live
+//! store and the replay drive the same code), `replay` recorded traffic through it and through Belady's optimum,
+//! `live` between the cache and the lanes.
 
 mod cache;
 #[cfg(test)]
