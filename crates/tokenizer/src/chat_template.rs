@@ -306,14 +306,27 @@ impl Tokenizer {
     /// that looks like them. BOS is put in front where the vocabulary asks for it and the template did not.
     #[must_use]
     pub fn encode_prompt(&self, prompt: &Prompt) -> Vec<TokenId> {
-        let mut ids = Vec::with_capacity(prompt.text.len() / 4 + 2);
-        self.encode_with_breaks(&prompt.text, &prompt.breaks, &mut ids);
+        // Nothing takes more memory than there are addresses.
+        self.encode_prompt_within(prompt, usize::MAX).unwrap_or_default()
+    }
+
+    /// As [`Tokenizer::encode_prompt`], with at most `heap_max` bytes of memory for it.
+    ///
+    /// # Errors
+    /// [`Error::EncodingTooLarge`], before the memory is claimed.
+    pub fn encode_prompt_within(
+        &self,
+        prompt: &Prompt,
+        heap_max: usize,
+    ) -> Result<Vec<TokenId>, Error> {
+        let mut ids = self.list_for(&prompt.text, heap_max)?;
+        self.encode_with_breaks(&prompt.text, &prompt.breaks, heap_max, &mut ids)?;
         if let Some(bos) = self.special().bos
             && self.adds_bos()
             && ids.first() != Some(&bos)
         {
             ids.insert(0, bos);
         }
-        ids
+        Ok(ids)
     }
 }

@@ -87,6 +87,16 @@ pub enum Error {
         /// The last id of the vocabulary.
         last: u32,
     },
+    /// Encoding a text would take more memory than it may.
+    #[error(
+        "turning the text into tokens takes {bytes} bytes of memory\nit may take {max}; long words and special tokens take the most"
+    )]
+    EncodingTooLarge {
+        /// Bytes on the heap that it would take, as far as it got.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
     /// The file has no chat template.
     #[error(
         "the model has no chat template\nkey tokenizer.chat_template; give one, or use the raw prompt"

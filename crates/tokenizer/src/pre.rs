@@ -406,11 +406,11 @@ mod tests {
     use super::*;
 
     fn words(pre: &str, text: &str) -> Vec<String> {
-        let (mut ends, mut spare) = (Vec::new(), Vec::new());
-        crate::split::split(text, by_name(pre).unwrap().stages, &mut ends, &mut spare);
-        let starts = [0].into_iter().chain(ends.iter().copied());
-        let words = starts.zip(&ends).map(|(start, &end)| text[start..end].to_owned());
-        words.filter(|word| !word.is_empty()).collect()
+        let mut words = Vec::new();
+        let stages = by_name(pre).unwrap().stages;
+        crate::split::words(text, stages, &mut |word| words.push(word.to_owned()));
+        words.retain(|word| !word.is_empty());
+        words
     }
 
     #[test]

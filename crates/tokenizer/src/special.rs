@@ -5,9 +5,9 @@
 
 use memchr::memmem;
 
-use crate::TokenId;
 use crate::roles::attr;
 use crate::vocab::Vocab;
+use crate::{Error, TokenId};
 
 /// A part of a text.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -141,14 +141,23 @@ impl Specials {
         }
     }
 
-    /// Cuts `text` at special tokens.
+    /// Whether a token takes the whitespace beside it too.
+    pub(crate) fn any_strips(&self, vocab: &Vocab) -> bool {
+        self.by_length.iter().any(|&id| vocab.attr(id) & (attr::LSTRIP | attr::RSTRIP) != 0)
+    }
+
+    /// Cuts `text` at special tokens, with at most `heap_max` bytes of memory.
+    ///
+    /// # Errors
+    /// [`Error::EncodingTooLarge`].
     pub(crate) fn partition<'t>(
         &self,
         vocab: &Vocab,
         text: &'t str,
         search: Search<'_>,
+        heap_max: usize,
         out: &mut Vec<Fragment<'t>>,
-    ) {
+    ) -> Result<(), Error> {
         out.clear();
         let mut counts: Vec<u32> = Vec::new();
         let bytes = text.as_bytes();
@@ -160,11 +169,40 @@ impl Specials {
             if !text.is_empty() {
                 out.push(Fragment::Text(text));
             }
-            return;
+            return Ok(());
+        }
+        let heap = self.take_bytes(vocab, bytes, &counts);
+        if heap > heap_max {
+            return Err(Error::EncodingTooLarge { bytes: heap, max: heap_max });
         }
         let mut taken = self.take(vocab, bytes, search, &counts);
         taken.sort_unstable_by_key(|taken| taken.start);
         fragments(text, &taken, out);
+        Ok(())
+    }
+
+    /// Whether a token's occurrences overlap each other so much that they are searched for one by one.
+    fn is_dense(&self, vocab: &Vocab, text: &[u8], at: usize, count: u32) -> bool {
+        let len = vocab.bytes(self.by_length[at]).len();
+        (count as usize).saturating_mul(len) > 2 * text.len()
+    }
+
+    /// Occurrences whose places are kept.
+    fn kept(&self, vocab: &Vocab, text: &[u8], counts: &[u32]) -> usize {
+        let kept = |&(at, &count): &(usize, &u32)| !self.is_dense(vocab, text, at, count);
+        counts.iter().enumerate().filter(kept).map(|(_, &count)| count as usize).sum()
+    }
+
+    /// Heap bytes that `take` and the fragments after it need at most.
+    fn take_bytes(&self, vocab: &Vocab, text: &[u8], counts: &[u32]) -> usize {
+        let found = counts.iter().zip(&self.by_length).filter(|&(&count, _)| count > 0);
+        let shortest = found.map(|(_, &id)| vocab.bytes(id).len()).min().unwrap_or(1);
+        let all = counts.iter().fold(0usize, |sum, &count| sum.saturating_add(count as usize));
+        let taken = all.min(text.len() / shortest.max(1));
+        // Lists that grow are up to twice as long as what is in them; around each token there may be text.
+        let each = 2 * size_of::<Taken>() + 4 * size_of::<Fragment<'_>>();
+        let starts = self.kept(vocab, text, counts).saturating_mul(size_of::<(u32, usize)>());
+        starts.saturating_add(taken.saturating_mul(each)).saturating_add(text.len())
     }
 
     /// Calls `found` with position and token of every occurrence.
@@ -197,11 +235,12 @@ impl Specials {
     /// whose occurrences overlap each other a lot (thirty lengths of runs of spaces, in a text of spaces)
     /// would need many times the text's size for that: it is searched for instead.
     fn take(&self, vocab: &Vocab, text: &[u8], search: Search<'_>, counts: &[u32]) -> Vec<Taken> {
-        let len = |at: usize| vocab.bytes(self.by_length[at]).len();
-        let dense: Vec<bool> = (0..counts.len())
-            .map(|at| (counts[at] as usize).saturating_mul(len(at)) > 2 * text.len())
+        let dense: Vec<bool> = counts
+            .iter()
+            .enumerate()
+            .map(|(at, &count)| self.is_dense(vocab, text, at, count))
             .collect();
-        let mut starts: Vec<(u32, usize)> = Vec::new();
+        let mut starts = Vec::with_capacity(self.kept(vocab, text, counts));
         self.each(vocab, text, search, |pos, at| {
             if !dense[at as usize] {
                 starts.push((at, pos));

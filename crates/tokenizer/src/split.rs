@@ -430,22 +430,17 @@ fn digit_cuts(text: &str, emit: &mut impl FnMut(usize)) {
     emit(bytes.len());
 }
 
-/// Cuts `text` by every stage in turn. `ends` gets the ends of the words in bytes; `spare` is scratch.
-pub(crate) fn split(text: &str, stages: &[Stage], ends: &mut Vec<usize>, spare: &mut Vec<usize>) {
-    ends.clear();
-    if !text.is_empty() {
-        ends.push(text.len());
-    }
-    for stage in stages {
-        spare.clear();
-        let mut start = 0;
-        for &end in ends.iter() {
-            let piece = text.get(start..end).unwrap_or_default();
-            stage.split(piece, &mut |at| spare.push(start + at));
-            start = end;
-        }
-        std::mem::swap(ends, spare);
-    }
+/// Calls `found` with each word of `text`: what every stage in turn has cut it into. Each stage gets the pieces
+/// of the one before as they come, so that no list of them is kept.
+pub(crate) fn words<'t>(text: &'t str, stages: &[Stage], found: &mut dyn FnMut(&'t str)) {
+    let Some((stage, later)) = stages.split_first() else {
+        return found(text);
+    };
+    let mut start = 0;
+    stage.split(text, &mut |end| {
+        words(text.get(start..end).unwrap_or_default(), later, found);
+        start = end;
+    });
 }
 
 /// Sets that the table of vocabularies uses.

@@ -18,6 +18,10 @@ use crate::{Error, TokenId};
 /// Words are cut at this length, so that 32 bits count their bytes. Text this long without a place to split is no text.
 const WORD_BYTES_MAX: usize = 1 << 30;
 
+/// Heap bytes that the merges of a word take at most, for each of its bytes: 16 for the symbols, 8 that link them,
+/// and two pairs of 24 that may be merged. A megabyte of one letter takes 43.
+const MERGE_BYTES_PER_BYTE: usize = 72;
+
 /// How to encode.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -55,11 +59,38 @@ pub struct Tokenizer {
 /// Buffers of one call of `encode`.
 #[derive(Default)]
 struct Scratch {
-    ends: Vec<usize>,
-    spare: Vec<usize>,
     word: Vec<Symbol>,
     bpe: bpe::Scratch,
     spm: spm::Scratch,
+}
+
+/// Where tokens go, and what getting them there has taken.
+struct Sink<'o> {
+    out: &'o mut Vec<TokenId>,
+    scratch: Scratch,
+    /// Bytes of other things that are held meanwhile.
+    beside: usize,
+    /// Bytes of the longest word so far: scratch is kept.
+    longest: usize,
+    heap_max: usize,
+}
+
+impl Sink<'_> {
+    /// Whether there is memory for the tokens of one more word.
+    fn admit(&mut self, word: &str) -> Result<(), Error> {
+        self.longest = self.longest.max(word.len());
+        // A byte may be a token. A list that grows is up to twice as long as what is in it.
+        let tokens = self.out.len() + word.len();
+        let slots = if tokens >= self.out.capacity() { 2 * tokens } else { self.out.capacity() };
+        let bytes = slots
+            .saturating_mul(size_of::<TokenId>())
+            .saturating_add(self.longest.saturating_mul(MERGE_BYTES_PER_BYTE))
+            .saturating_add(self.beside);
+        if bytes > self.heap_max {
+            return Err(Error::EncodingTooLarge { bytes, max: self.heap_max });
+        }
+        Ok(())
+    }
 }
 
 impl Tokenizer {
@@ -142,25 +173,82 @@ impl Tokenizer {
             + self.special.eog.capacity() * size_of::<TokenId>()
     }
 
+    /// Bytes of text that one token stands for at most; `None` where that has no bound: in vocabularies with tokens that
+    /// take the whitespace beside them, and in those that leave out what they cannot express. (Many lack a few control
+    /// characters, such as SmolLM2's; these do not count: a text of them is no text.)
+    #[must_use]
+    pub fn token_text_bytes_max(&self) -> Option<usize> {
+        let spells = |byte: u8| match &self.algorithm {
+            Algorithm::ByteBpe { .. } => self.vocab.token(&[byte]) != NONE,
+            Algorithm::RawBpe { bytes, .. } => bytes[usize::from(byte)] != NONE,
+            // The unknown token stands for a character.
+            Algorithm::Spm { pieces, .. } => {
+                self.special.unk.is_some() || pieces.byte(byte) != NONE
+            }
+        };
+        let is_whole = (b' '..=b'~').chain(0x80..=0xbf).all(spells);
+        // A character of several bytes may lack a token for its first. The others have one each, and nothing is
+        // merged across the gap.
+        let gap = usize::from(!(0xc2..=0xf4).all(spells));
+        let longest = self.token_bytes_max().max(char::MAX.len_utf8());
+        (is_whole && !self.specials.any_strips(&self.vocab)).then_some(longest + gap)
+    }
+
+    /// Bytes of the longest token.
+    #[must_use]
+    pub fn token_bytes_max(&self) -> usize {
+        self.vocab.longest()
+    }
+
     /// The tokens of a text. Time is proportional to its length (times the logarithm of its longest word's).
     #[must_use]
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Vec<TokenId> {
-        let mut out = Vec::with_capacity(text.len() / 4 + 2);
+        // Nothing takes more memory than there are addresses.
+        self.encode_within(text, options, usize::MAX).unwrap_or_default()
+    }
+
+    /// As [`Tokenizer::encode`], with at most `heap_max` bytes of memory for it, the tokens included, the text not.
+    ///
+    /// # Errors
+    /// [`Error::EncodingTooLarge`], before the memory is claimed.
+    pub fn encode_within(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        heap_max: usize,
+    ) -> Result<Vec<TokenId>, Error> {
+        let mut out = self.list_for(text, heap_max)?;
         if options.add_special && self.add_bos {
             out.extend(self.special.bos);
         }
         let search =
             if options.parse_special { Search::Special { breaks: &[] } } else { Search::Plain };
-        self.encode_into(text, search, &mut out);
+        self.encode_into(text, search, heap_max, &mut out)?;
         if options.add_special && self.add_eos {
             out.extend(self.special.eos);
         }
-        out
+        Ok(out)
+    }
+
+    /// An empty list with room for the tokens of a usual text.
+    pub(crate) fn list_for(&self, text: &str, heap_max: usize) -> Result<Vec<TokenId>, Error> {
+        let tokens = text.len() / 4 + 2;
+        let bytes = tokens * size_of::<TokenId>();
+        if bytes > heap_max {
+            return Err(Error::EncodingTooLarge { bytes, max: heap_max });
+        }
+        Ok(Vec::with_capacity(tokens))
     }
 
     /// Appends the tokens of a text, special tokens included where they span none of the `breaks`.
-    pub(crate) fn encode_with_breaks(&self, text: &str, breaks: &[usize], out: &mut Vec<TokenId>) {
-        self.encode_into(text, Search::Special { breaks }, out);
+    pub(crate) fn encode_with_breaks(
+        &self,
+        text: &str,
+        breaks: &[usize],
+        heap_max: usize,
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), Error> {
+        self.encode_into(text, Search::Special { breaks }, heap_max, out)
     }
 
     /// The texts of control tokens and the unknown token.
@@ -170,45 +258,80 @@ impl Tokenizer {
     }
 
     /// Appends the tokens of a text, without any around it.
-    fn encode_into(&self, text: &str, search: Search<'_>, out: &mut Vec<TokenId>) {
+    fn encode_into(
+        &self,
+        text: &str,
+        search: Search<'_>,
+        heap_max: usize,
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), Error> {
         let mut fragments = Vec::new();
-        self.specials.partition(&self.vocab, text, search, &mut fragments);
-        let mut scratch = Scratch::default();
+        let held = out.capacity() * size_of::<TokenId>();
+        let heap_left = heap_max.saturating_sub(held);
+        self.specials.partition(&self.vocab, text, search, heap_left, &mut fragments)?;
+        let fragments_bytes = fragments.capacity() * size_of::<Fragment<'_>>();
+        let scratch = Scratch::default();
+        let mut sink = Sink { out, scratch, beside: fragments_bytes, longest: 0, heap_max };
         // SentencePiece treats the start of the text as it does the place after a special token.
         let mut after_special = true;
         for fragment in fragments {
             match fragment {
-                Fragment::Token(id) => out.push(id),
-                Fragment::Text(text) => self.plain(text, after_special, &mut scratch, out),
+                Fragment::Token(id) => {
+                    sink.admit("")?;
+                    sink.out.push(id);
+                }
+                Fragment::Text(text) => {
+                    let escaped_bytes = if self.escapes() { escaped_len(text) } else { 0 };
+                    sink.beside = fragments_bytes.saturating_add(escaped_bytes);
+                    sink.admit("")?;
+                    self.plain(&self.escaped(text, after_special), &mut sink)?;
+                }
             }
             after_special = matches!(fragment, Fragment::Token(_));
         }
+        Ok(())
     }
 
-    fn plain(&self, text: &str, first: bool, scratch: &mut Scratch, out: &mut Vec<TokenId>) {
+    /// Whether the vocabulary writes spaces as `▁`.
+    fn escapes(&self) -> bool {
+        !matches!(self.algorithm, Algorithm::ByteBpe { .. })
+    }
+
+    /// A text as the vocabulary writes it; `first` after a special token.
+    fn escaped<'t>(&self, text: &'t str, first: bool) -> Cow<'t, str> {
+        match &self.algorithm {
+            Algorithm::ByteBpe { .. } => Cow::Borrowed(text),
+            Algorithm::RawBpe { .. } => escape(text, false),
+            Algorithm::Spm { .. } => escape(text, first && self.add_space_prefix),
+        }
+    }
+
+    fn plain(&self, text: &str, sink: &mut Sink<'_>) -> Result<(), Error> {
+        let mut result = Ok(());
+        let mut word = |word: &str| {
+            if result.is_ok() {
+                result = sink.admit(word).map(|()| self.word(word, sink));
+            }
+        };
         match &self.algorithm {
             Algorithm::ByteBpe { pre, .. } => {
-                let (mut ends, mut spare) =
-                    (std::mem::take(&mut scratch.ends), std::mem::take(&mut scratch.spare));
-                split::split(text, pre.stages, &mut ends, &mut spare);
-                each_word(text, &ends, |word| self.byte_word(word, scratch, out));
-                (scratch.ends, scratch.spare) = (ends, spare);
+                split::words(text, pre.stages, &mut |piece| each_word(piece, &mut word));
             }
             Algorithm::RawBpe { pre, glue, .. } => {
-                let escaped = escape(text, false);
-                let (mut ends, mut spare) =
-                    (std::mem::take(&mut scratch.ends), std::mem::take(&mut scratch.spare));
-                split::split(&escaped, pre.stages, &mut ends, &mut spare);
-                each_word(&escaped, &ends, |line| {
-                    each_unglued(line, glue, |word| self.raw_word(word, scratch, out));
-                });
-                (scratch.ends, scratch.spare) = (ends, spare);
+                split::words(text, pre.stages, &mut |line| each_unglued(line, glue, &mut word));
             }
-            Algorithm::Spm { pieces, glue } => {
-                let escaped = escape(text, first && self.add_space_prefix);
-                each_unglued(&escaped, glue, |word| {
-                    pieces.encode(&self.vocab, word, &mut scratch.spm, self.special.unk, out);
-                });
+            Algorithm::Spm { glue, .. } => each_unglued(text, glue, &mut word),
+        }
+        result
+    }
+
+    fn word(&self, word: &str, sink: &mut Sink<'_>) {
+        let Sink { out, scratch, .. } = sink;
+        match &self.algorithm {
+            Algorithm::ByteBpe { .. } => self.byte_word(word, scratch, out),
+            Algorithm::RawBpe { .. } => self.raw_word(word, scratch, out),
+            Algorithm::Spm { pieces, .. } => {
+                pieces.encode(&self.vocab, word, &mut scratch.spm, self.special.unk, out);
             }
         }
     }
@@ -282,21 +405,23 @@ impl Tokenizer {
     }
 }
 
-/// Calls `f` with each word, given where the words end.
-fn each_word<'t>(text: &'t str, ends: &[usize], mut f: impl FnMut(&'t str)) {
-    let mut start = 0;
-    for &end in ends {
-        let mut word = text.get(start..end).unwrap_or_default();
-        while word.len() > WORD_BYTES_MAX {
-            // A boundary is at most three bytes away.
-            let at = (1..=WORD_BYTES_MAX).rev().find(|&at| word.is_char_boundary(at));
-            let (head, tail) = word.split_at(at.unwrap_or(word.len()));
-            f(head);
-            word = tail;
-        }
-        f(word);
-        start = end;
+/// Calls `f` with a word, or with its parts where it is too long for one.
+fn each_word<'t>(mut word: &'t str, f: &mut impl FnMut(&'t str)) {
+    while word.len() > WORD_BYTES_MAX {
+        // A boundary is at most three bytes away.
+        let at = (1..=WORD_BYTES_MAX).rev().find(|&at| word.is_char_boundary(at));
+        let (head, tail) = word.split_at(at.unwrap_or(word.len()));
+        f(head);
+        word = tail;
     }
+    f(word);
+}
+
+/// Bytes of a text with its spaces as `▁`, and one in front.
+fn escaped_len(text: &str) -> usize {
+    let mark = '▁'.len_utf8();
+    let spaces = memchr::memchr_iter(b' ', text.as_bytes()).count();
+    text.len() + (mark - 1) * spaces + mark
 }
 
 /// Spaces as `▁`, with one in front if `prefix`.
@@ -304,7 +429,7 @@ fn escape(text: &str, prefix: bool) -> Cow<'_, str> {
     if !prefix && !text.contains(' ') {
         return Cow::Borrowed(text);
     }
-    let mut escaped = String::with_capacity(text.len() + text.len() / 2 + 3);
+    let mut escaped = String::with_capacity(escaped_len(text));
     if prefix {
         escaped.push('▁');
     }
@@ -318,7 +443,7 @@ fn escape(text: &str, prefix: bool) -> Cow<'_, str> {
 }
 
 /// Cuts before each `▁` that no token joins to what stands before it.
-fn each_unglued<'t>(text: &'t str, glue: &[bool; 256], mut f: impl FnMut(&'t str)) {
+fn each_unglued<'t>(text: &'t str, glue: &[bool; 256], f: &mut impl FnMut(&'t str)) {
     let mut start = 0;
     for at in memchr::memmem::find_iter(text.as_bytes(), "▁") {
         let glued =
@@ -328,5 +453,5 @@ fn each_unglued<'t>(text: &'t str, glue: &[bool; 256], mut f: impl FnMut(&'t str
             start = at;
         }
     }
-    each_word(&text[start..], &[text.len() - start], f);
+    each_word(&text[start..], f);
 }

@@ -162,6 +162,13 @@ impl Vocab {
         slice(&self.text, &self.ends, id)
     }
 
+    /// Bytes of the longest symbol.
+    pub(crate) fn longest(&self) -> usize {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        let lengths = starts.zip(&self.ends).map(|(start, end)| (end - start) as usize);
+        lengths.max().unwrap_or(0)
+    }
+
     /// The attributes of a token, 0 for other symbols.
     #[inline]
     pub(crate) fn attr(&self, id: TokenId) -> u8 {

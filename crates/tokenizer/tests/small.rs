@@ -69,6 +69,58 @@ fn chat() -> Bpe {
 }
 
 #[test]
+fn memory_for_encoding_is_bounded_before_it_is_claimed() {
+    let bpe = chat();
+    let tokenizer = build(&bpe.parts()).unwrap();
+    let word = "x".repeat(50_000);
+    let words = "He said so. ".repeat(5_000);
+    let special = "a<|end|>".repeat(5_000);
+    for (text, at_least) in
+        [(&word, 60 * word.len()), (&words, words.len()), (&special, special.len())]
+    {
+        let ids = tokenizer.encode(text, SPECIAL);
+        let within = |heap_max: usize| tokenizer.encode_within(text, SPECIAL, heap_max);
+        // The least that is accepted: the tokens themselves at least, and far less than 200 bytes a byte.
+        let (mut low, mut high) = (0, 200 * text.len());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match within(middle) {
+                Ok(found) => {
+                    assert_eq!(found, ids);
+                    high = middle;
+                }
+                Err(Error::EncodingTooLarge { bytes, max }) => {
+                    assert!(bytes > max && max == middle || max < middle, "{bytes} {max}");
+                    low = middle;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(high >= at_least.max(4 * ids.len()), "{high} bytes for {}", &text[..10]);
+    }
+    // Words of a text cost no more than one of them.
+    assert!(tokenizer.encode_within(&words, SPECIAL, 10 * words.len()).is_ok());
+}
+
+#[test]
+fn a_token_stands_for_so_many_bytes_or_nothing_is_certain() {
+    let bpe = chat();
+    let full = build(&bpe.parts()).unwrap();
+    assert_eq!(full.token_text_bytes_max(), Some("<|end|>!".len()));
+    // Without a token for the letter x, a text of it has no tokens at all.
+    let mut lacking = chat();
+    let at = lacking.texts.iter().position(|text| text == "x").unwrap();
+    lacking.texts[at] = "xx".to_owned();
+    let lacking = build(&lacking.parts()).unwrap();
+    assert_eq!(lacking.encode("xxx", PLAIN).len(), 0);
+    assert_eq!(lacking.token_text_bytes_max(), None);
+    // A token that takes the spaces beside it stands for any number of bytes.
+    let phi = VocabParts { name: Some("phi-3"), ..bpe.parts() };
+    let phi = build(&phi).unwrap();
+    assert_eq!(phi.token_text_bytes_max(), None);
+}
+
+#[test]
 fn special_tokens_only_where_they_are_asked_for() {
     let bpe = chat();
     let tokenizer = build(&bpe.parts()).unwrap();
