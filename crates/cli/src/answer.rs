@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
-use lowtide_engine::sampler::log_probs;
 use lowtide_engine::{Engine, Error, Logits, Session, TextStream};
-use serde::Serialize;
+use lowtide_tokenizer::Tokenizer;
 
 use crate::chooser::Chooser;
 use crate::failure::Failure;
 use crate::live::Live;
 use crate::load::{Phase, failure};
+use crate::logprobs::Logprobs;
 use crate::observe::{Observers, Pass};
 use crate::progress::Waiting;
 use crate::report::{Timed, Times};
@@ -43,29 +43,37 @@ pub struct Bounds {
     pub stop: Vec<String>,
     /// Log-probabilities are kept, with so many of the likeliest tokens.
     pub logprobs: Option<usize>,
+    /// The text is kept until the answer has ended.
+    pub keeps_text: bool,
+    /// Tokens that memory was claimed for: an answer has no more.
+    pub tokens_claimed: usize,
+}
+
+impl Bounds {
+    /// Bytes that an answer keeps until it has ended, at most.
+    pub fn claim_bytes(&self, tokenizer: &Tokenizer) -> u64 {
+        let text = if self.keeps_text { tokenizer.token_bytes_max() } else { 0 };
+        let logprobs = self.logprobs.map_or(0, |top| Logprobs::token_bytes(top, tokenizer));
+        let token = size_of::<u32>() + text + logprobs;
+        (self.tokens_claimed as u64).saturating_mul(token as u64)
+    }
 }
 
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The text, without a stop text.
+    /// The text, without a stop text; empty where it is not kept.
     pub text: String,
     /// The tokens, without an end token.
     pub ids: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
+    /// Whether the text ends with a line end.
+    pub ends_line: bool,
     /// Of each token, where asked for.
-    pub logprobs: Vec<TokenLogprob>,
+    pub logprobs: Logprobs,
     /// What took how long.
     pub times: Times,
-}
-
-/// `{"id", "logprob", "top": [[id, logprob], ..]}`.
-#[derive(Serialize, Debug, Clone, PartialEq)]
-pub struct TokenLogprob {
-    id: u32,
-    logprob: f32,
-    top: Vec<(u32, f32)>,
 }
 
 /// Where the text goes, piece by piece.
@@ -101,9 +109,14 @@ impl Answering<'_> {
             .map_err(|error| Failure::input(format!("--stop: {error}")))?;
         let mut out = Answer {
             text: String::new(),
-            ids: Vec::new(),
+            ids: Vec::with_capacity(self.bounds.tokens_claimed),
             finish: Finish::Stopped,
-            logprobs: Vec::new(),
+            ends_line: false,
+            logprobs: Logprobs::with_capacity(
+                self.bounds.logprobs.map_or(0, |_| self.bounds.tokens_claimed),
+                self.bounds.logprobs.unwrap_or(0),
+                self.engine.tokenizer(),
+            ),
             times: Times::default(),
         };
         let begun = Instant::now();
@@ -124,10 +137,19 @@ impl Answering<'_> {
             out.times.token_compute_s = self.token_compute_s;
             self.observers.end()?;
         }
-        let rest = text.finish();
-        out.text.push_str(&rest);
-        emit(&rest)?;
+        self.say(&mut out, &text.finish(), emit)?;
         Ok(out)
+    }
+
+    /// A piece of the text, for those who read it now and those who read it at the end.
+    fn say(&self, out: &mut Answer, piece: &str, emit: &mut Emit<'_>) -> Result<()> {
+        if !piece.is_empty() {
+            out.ends_line = piece.ends_with('\n');
+        }
+        if self.bounds.keeps_text {
+            out.text.push_str(piece);
+        }
+        emit(piece)
     }
 
     /// The prompt through the model, telling how far it is; `false` if Ctrl-C stopped it.
@@ -162,14 +184,13 @@ impl Answering<'_> {
                 return Ok(Finish::EndOfGeneration);
             }
             if let Some(top) = self.bounds.logprobs {
-                out.logprobs.push(logprob(self.session.last_logits(), id, top));
+                out.logprobs.push(self.session.last_logits(), id, top);
             }
             out.ids.push(id);
             self.observers.chosen(id)?;
             if !self.engine.tokenizer().is_control(id) {
                 let piece = text.push(&self.engine.tokenizer().token_bytes(id));
-                out.text.push_str(&piece);
-                emit(&piece)?;
+                self.say(out, &piece, emit)?;
             }
             if text.is_stopped() || self.stop.is_raised() {
                 return Ok(Finish::Stopped);
@@ -219,12 +240,4 @@ impl Drop for Answering<'_> {
         // Whatever ended the answer: the terminal is as it was.
         self.observers.live = None;
     }
-}
-
-/// The chosen token's log-probability, and those of the `top` likeliest.
-fn logprob(logits: &[f32], id: u32, top: usize) -> TokenLogprob {
-    // Digits past those of an f32 are noise.
-    let found = log_probs(logits, id, top);
-    let top = found.top.into_iter().map(|(id, logprob)| (id, logprob as f32));
-    TokenLogprob { id, logprob: found.chosen as f32, top: top.collect() }
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use lowtide_engine::{Engine, Error, KvFormat, LoadOptions, MemoryLimit, Model, Session};
 use lowtide_mapping::{MemoryLimits, page_size};
 
+use crate::allowance::{Allowance, Source};
 use crate::args::{BudgetOptions, Io, Kv, Memory};
 use crate::buffers::Listed;
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
@@ -70,6 +71,17 @@ pub fn open(model: &OsStr, budget: &BudgetOptions) -> Result<Opened> {
 }
 
 impl Opened {
+    /// What a prompt may take.
+    pub fn prompt_allowance(&self, budget: &BudgetOptions) -> Result<Allowance> {
+        let source = Source::Budget(memory_limit(budget.memory)?);
+        Ok(Allowance::prompt(&self.model, budget.ctx.map(|ctx| ctx as usize), source))
+    }
+
+    /// What a text may take that passes through the model in parts.
+    pub fn text_allowance(&self, budget: &BudgetOptions) -> Result<Allowance> {
+        Ok(Allowance::any_length(Source::Budget(memory_limit(budget.memory)?)))
+    }
+
     /// Plans the budget and claims the session's memory.
     pub fn load(self, budget: &BudgetOptions, expected: Expected) -> Result<Loaded> {
         let options = options(budget, expected);

@@ -2,6 +2,7 @@
 //! without a terminal lives in the crates below; this one asks, shows, and fetches models.
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod answer;
 mod args;
 mod buffers;
@@ -15,6 +16,7 @@ mod human;
 mod input;
 mod live;
 mod load;
+mod logprobs;
 mod metrics;
 mod observe;
 mod out_file;

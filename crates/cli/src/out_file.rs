@@ -44,8 +44,16 @@ impl OutFile {
     ///
     /// # Errors
     /// The disk is full, or fails.
-    pub fn put(mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.write_all(bytes).map_err(|error| self.failed(&error))?;
+    pub fn put(self, bytes: &[u8]) -> Result<(), Failure> {
+        self.fill(|out| out.write_all(bytes))
+    }
+
+    /// Writes all of a file, piece by piece.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub fn fill(mut self, write: impl FnOnce(&mut Self) -> io::Result<()>) -> Result<(), Failure> {
+        write(&mut self).map_err(|error| self.failed(&error))?;
         self.commit()
     }
 

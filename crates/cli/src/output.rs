@@ -1,7 +1,11 @@
 //! Standard output: buffered, plain, and quiet when the reader goes away.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
+
+use lowtide_mapping::evict_file;
 
 /// Marks an error as "the reader of standard output has closed it".
 #[derive(Debug)]
@@ -30,12 +34,22 @@ impl std::error::Error for StdoutClosed {}
 /// redirection is an error, not a silent loss.
 pub struct Stdout {
     inner: BufWriter<StdoutLock<'static>>,
+    /// The file it goes to, if it is one.
+    file: Option<File>,
+    /// Bytes written since the page cache was last rid of them.
+    cached_bytes: usize,
 }
+
+/// A file's pages in the page cache count as this process's memory: no more of them than this.
+const CACHED_BYTES_MAX: usize = 4 << 20;
 
 impl Stdout {
     /// Locks standard output for this command.
     pub fn lock() -> Self {
-        Self { inner: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
+        let is_file = |file: &File| file.metadata().is_ok_and(|meta| meta.is_file());
+        let inner = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        Self { inner, file: file.filter(is_file), cached_bytes: 0 }
     }
 
     /// Writes what is buffered and reports what cannot be written.
@@ -61,7 +75,16 @@ fn marked(error: io::Error) -> io::Error {
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes).map_err(marked)
+        let written = self.inner.write(bytes).map_err(marked)?;
+        self.cached_bytes += written;
+        if self.cached_bytes >= CACHED_BYTES_MAX {
+            self.cached_bytes = 0;
+            if let Some(file) = &self.file {
+                // Where it cannot be done, the kernel does it when it must.
+                let _ = evict_file(file);
+            }
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

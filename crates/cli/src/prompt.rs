@@ -4,24 +4,44 @@ use anyhow::Result;
 use lowtide_engine::Model;
 use lowtide_tokenizer::{ChatTemplate, EncodeOptions, Message, RenderOptions};
 
+use crate::allowance::Allowance;
 use crate::args::PromptOptions;
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
 use crate::input;
 
-/// The ids of a single prompt.
-pub fn ids(model: &Model, options: &PromptOptions, prompt: Option<&str>) -> Result<Vec<u32>> {
-    if let Some(ids) = &options.ids {
-        return Ok(ids.clone());
-    }
-    let text = input::text(prompt, options.file.as_deref(), "prompt")?;
+/// The ids of a single prompt, which are no more than the context holds.
+pub fn ids(
+    model: &Model,
+    options: &PromptOptions,
+    prompt: Option<&str>,
+    allowance: &Allowance,
+) -> Result<Vec<u32>> {
+    let ids = match &options.ids {
+        Some(ids) => ids.clone(),
+        None => text_ids(model, options, prompt, allowance)?,
+    };
+    allowance.check_tokens(ids.len())?;
+    Ok(ids)
+}
+
+fn text_ids(
+    model: &Model,
+    options: &PromptOptions,
+    prompt: Option<&str>,
+    allowance: &Allowance,
+) -> Result<Vec<u32>> {
+    let text = input::text(prompt, options.file.as_deref(), "prompt", Some(allowance))?;
+    let encoded = |parse_special| {
+        let encode = EncodeOptions { add_special: true, parse_special };
+        allowance.encoded(|heap_max| model.tokenizer().encode_within(&text, encode, heap_max))
+    };
     if text.is_empty() {
         let error = lowtide_engine::Error::EmptyPrompt;
         return Err(Failure::from_lines(&error, STATUS_INPUT).into());
     }
     if options.raw {
         // The whole input is the user's own, special tokens included.
-        let encode = EncodeOptions { add_special: true, parse_special: true };
-        return Ok(model.tokenizer().encode(&text, encode));
+        return Ok(encoded(true)?);
     }
     match Dialogue::of(model)? {
         Some(dialogue) => {
@@ -29,13 +49,10 @@ pub fn ids(model: &Model, options: &PromptOptions, prompt: Option<&str>) -> Resu
             messages.extend(options.system.as_deref().map(|text| Message::new("system", text)));
             // The line end of a file or a pipe is not part of a question.
             messages.push(Message::new("user", text.trim_end_matches(['\n', '\r'])));
-            dialogue.ids(model, &messages)
+            dialogue.ids(model, &messages, allowance)
         }
         None if options.system.is_some() => Err(no_template()),
-        None => {
-            let encode = EncodeOptions { add_special: true, parse_special: false };
-            Ok(model.tokenizer().encode(&text, encode))
-        }
+        None => Ok(encoded(false)?),
     }
 }
 
@@ -62,12 +79,20 @@ impl Dialogue {
     }
 
     /// The ids of a conversation, up to the start of the next answer.
-    pub fn ids(&self, model: &Model, messages: &[Message]) -> Result<Vec<u32>> {
+    pub fn ids(
+        &self,
+        model: &Model,
+        messages: &[Message],
+        allowance: &Allowance,
+    ) -> Result<Vec<u32>> {
+        let text = |message: &Message| message.content.as_str().map_or(0, str::len) as u64;
+        allowance.check_messages(messages.iter().map(text).sum())?;
         let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
         let prompt = self
             .template
             .render(messages, &options)
             .map_err(|error| Failure::from_lines(&error, STATUS_RUNNING))?;
-        Ok(model.tokenizer().encode_prompt(&prompt))
+        let tokenizer = model.tokenizer();
+        Ok(allowance.encoded(|heap_max| tokenizer.encode_prompt_within(&prompt, heap_max))?)
     }
 }

@@ -11,10 +11,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use lowtide_engine::{Engine, Routed};
+use lowtide_engine::{Engine, Model, Routed};
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+/// Tokens that go through a model together at most.
+const BATCH_MAX: usize = 2048;
+/// What the allocator keeps beside each list.
+const LIST_BYTES: u64 = 32;
+
+/// Bytes that a trace keeps at most, for prompts of so many tokens: the batch on its way.
+pub fn claim_bytes(model: &Model, prompt_tokens: usize) -> u64 {
+    let Some(experts) = model.config().experts.as_ref() else { return 0 };
+    // Lists of layers double as they grow.
+    let list =
+        2 * size_of::<Vec<u32>>() as u64 + LIST_BYTES + size_of::<u32>() as u64 * experts.used;
+    let token =
+        u64::from(model.config().layers).saturating_mul(list).saturating_add(2 * LIST_BYTES);
+    token.saturating_mul(prompt_tokens.clamp(1, BATCH_MAX) as u64)
+}
 
 #[derive(Serialize)]
 struct Header {

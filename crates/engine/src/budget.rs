@@ -7,7 +7,10 @@ use crate::error::Error;
 
 /// Kernel memory a process like this is charged for: page tables of the heap, sockets, io_uring's
 /// rings, file handles; and slack for what the allocator keeps.
-const KERNEL_RESERVE_BYTES: u64 = 12 << 20;
+pub(crate) const KERNEL_RESERVE_BYTES: u64 = 12 << 20;
+
+/// Less than this is no megabyte worth telling of.
+const SHOWN_BYTES_MIN: u64 = 50_000;
 
 /// By how much a process differs from the one before when the plan is made: 0.4 MB was seen.
 const START_BYTES: u64 = 500_000;
@@ -112,13 +115,17 @@ impl fmt::Display for BelowFloor {
         let fixed = &self.fixed;
         writeln!(
             f,
-            "  floor = weights in the smallest ring {} + KV cache for {} tokens {} + scratch {} + vocabulary {} + program, norms and reserve {}",
+            "  floor = weights in the smallest ring {} + KV cache for {} tokens {} + scratch {} + vocabulary {} + program, norms and reserve {}{}",
             mb(self.weights_floor_bytes),
             self.context,
             mb(fixed.kv_bytes),
             mb(fixed.scratch_bytes),
             mb(fixed.vocabulary_bytes),
-            mb(fixed.reserve_bytes())
+            mb(fixed.reserve_bytes().saturating_sub(fixed.caller_bytes)),
+            match fixed.caller_bytes {
+                0..SHOWN_BYTES_MIN => String::new(),
+                bytes => format!(" + texts and answers {}", mb(bytes)),
+            }
         )?;
         // What the process has in use at its start differs by some hundred kilobytes from run to run.
         let enough = self.floor_bytes.saturating_add(START_BYTES).div_ceil(1_000_000);

@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 2048;
 /// The batch of a model whose weights all stay: larger ones are no faster.
 pub(crate) const BATCH_RESIDENT: usize = 512;
 /// Context where none is asked for (or the model's own, if that is shorter).
-const CONTEXT_DEFAULT: usize = 4096;
+pub(crate) const CONTEXT_DEFAULT: usize = 4096;
 
 /// Of what is left for weights and scratch, a batch's scratch takes at most one in so many bytes.
 const SCRATCH_DIVISOR: u64 = 4;
@@ -48,7 +48,7 @@ pub(crate) struct Sizes {
 }
 
 /// The smallest of all limits and of what is available, less a reserve for the rest of the machine.
-fn auto_budget(limits: &MemoryLimits) -> u64 {
+pub(crate) fn auto_budget(limits: &MemoryLimits) -> u64 {
     let room = limits.available_bytes();
     room - (room / 16).clamp(64 << 20, 1 << 30).min(room / 2)
 }

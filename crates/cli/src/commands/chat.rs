@@ -1,6 +1,6 @@
 //! `lowtide chat`: a conversation at the terminal, or line by line from a pipe.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -8,12 +8,13 @@ use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
 use super::run::{bounds, report};
+use crate::allowance::{Allowance, Source};
 use crate::answer::{Answering, Bounds, Finish};
 use crate::args::ChatArgs;
 use crate::chat_command::{ChatCommand, HELP};
 use crate::chooser::Chooser;
 use crate::conversation::Conversation;
-use crate::failure::Failure;
+use crate::failure::{Failure, print_error};
 use crate::load::{self, Expected, Loaded};
 use crate::metrics::Metrics;
 use crate::observe::Observers;
@@ -26,6 +27,10 @@ use crate::watch::Watch;
 
 /// Lines of history that are kept.
 const HISTORY_LINES: usize = 1000;
+/// Bytes for each token of the context that the conversation may take: its text, what a template makes of it, the
+/// tokens, and what it takes to find them. Text has four or five bytes a token; ten times that is enough for a
+/// template, and 72 bytes a byte for the longest word that there could be.
+const TEXT_BYTES_PER_TOKEN: u64 = 256;
 /// Begins and ends a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
@@ -35,7 +40,13 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
     let opened = load::open(&args.model, &args.budget)?;
     let dialogue = Dialogue::of(&opened.model)?.ok_or_else(no_template)?;
     let mut metrics = args.metrics.as_deref().map(Metrics::create).transpose()?;
-    let loaded = opened.load(&args.budget, Expected::default())?;
+    let expected = Expected::default();
+    let options = load::options(&args.budget, expected);
+    let claimed = opened.model.context_max(&options) as u64 * TEXT_BYTES_PER_TOKEN;
+    let loaded = opened.load(&args.budget, Expected { caller_bytes: claimed, ..expected })?;
+    let context = Some(loaded.engine.context());
+    let model = loaded.engine.model();
+    let allowance = Allowance::prompt(model, context, Source::Claimed(claimed));
     metrics.iter_mut().try_for_each(Metrics::begin)?;
     let engine = &loaded.engine;
     let chooser = Chooser::new(
@@ -49,16 +60,28 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
         last: None,
         bounds: bounds(&args.end, None),
         loaded,
+        allowance,
         dialogue,
         chooser,
         watch,
         observers: Observers { metrics, ..Observers::default() },
     };
-    let mut lines = Lines::new()?;
+    let mut lines = Lines::new(chat.allowance.bytes_max()?)?;
     if lines.interactive {
         note(&chat.greeting());
     }
-    while let Some(line) = lines.message()? {
+    loop {
+        let line = match lines.message()? {
+            Input::End => break,
+            Input::TooLong(bytes) => {
+                // The chat goes on: what comes next may fit.
+                if let Err(failure) = chat.allowance.check_bytes("the message", bytes, true) {
+                    print_error(&failure.to_string());
+                }
+                continue;
+            }
+            Input::Message(line) => line,
+        };
         match ChatCommand::parse(&line) {
             _ if line.trim().is_empty() => {}
             Some(ChatCommand::Quit) => break,
@@ -72,6 +95,8 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
 
 struct Chat {
     loaded: Loaded,
+    /// What the conversation may take as text.
+    allowance: Allowance,
     dialogue: Dialogue,
     chooser: Chooser,
     conversation: Conversation,
@@ -110,7 +135,8 @@ impl Chat {
 
     fn reply(&mut self) -> Result<String> {
         let messages = self.conversation.messages();
-        let ids = self.dialogue.ids(self.loaded.engine.model(), &messages)?;
+        let model = self.loaded.engine.model();
+        let ids = self.dialogue.ids(model, &messages, &self.allowance)?;
         let room = self.loaded.engine.context();
         if ids.len() >= room {
             return Err(Failure::running(format!(
@@ -209,15 +235,25 @@ fn note_lines(text: &str) {
     }
 }
 
+/// What comes in.
+enum Input {
+    Message(String),
+    /// A message of more bytes than these; it was not kept.
+    TooLong(u64),
+    End,
+}
+
 /// What the user types, message by message.
 struct Lines {
     editor: DefaultEditor,
     history: Option<PathBuf>,
     interactive: bool,
+    /// Bytes of a message at most.
+    bytes_max: u64,
 }
 
 impl Lines {
-    fn new() -> Result<Self> {
+    fn new(bytes_max: u64) -> Result<Self> {
         let config = Config::builder().max_history_size(HISTORY_LINES)?.auto_add_history(false);
         let mut editor = DefaultEditor::with_config(config.build())?;
         let interactive = std::io::stdin().is_terminal();
@@ -226,17 +262,41 @@ impl Lines {
             // The first time there is none.
             let _ = editor.load_history(path);
         }
-        Ok(Self { editor, history, interactive })
+        Ok(Self { editor, history, interactive, bytes_max })
     }
 
-    /// The next message; `None` at the end of input. A line that ends in `\` goes on in the next,
-    /// as does everything between two lines of three quotes.
-    fn message(&mut self) -> Result<Option<String>> {
+    /// A line without its end. From a pipe no more of it is kept than a message may have, and one byte.
+    fn line(&mut self, prompt: &str) -> Result<String, ReadlineError> {
+        if self.interactive {
+            return self.editor.readline(prompt);
+        }
+        let mut stdin = std::io::stdin().lock();
+        let mut line = Vec::new();
+        let most = self.bytes_max.saturating_add(1);
+        if stdin.by_ref().take(most).read_until(b'\n', &mut line)? == 0 {
+            return Err(ReadlineError::Eof);
+        }
+        let is_whole = line.last() == Some(&b'\n') || (line.len() as u64) < most;
+        if !is_whole {
+            stdin.skip_until(b'\n')?;
+            // It is thrown away: half a character at its end does not matter.
+            return Ok(String::from_utf8_lossy(&line).into_owned());
+        }
+        let mut line = String::from_utf8(line)
+            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))?;
+        line.truncate(line.trim_end_matches(['\n', '\r']).len());
+        Ok(line)
+    }
+
+    /// The next message. A line that ends in `\` goes on in the next, as does everything between two
+    /// lines of three quotes.
+    fn message(&mut self) -> Result<Input> {
         let mut message = String::new();
         let mut quoted = false;
+        let mut too_long = false;
         loop {
             let first = message.is_empty() && !quoted;
-            let line = match self.editor.readline(if first { "> " } else { ". " }) {
+            let line = match self.line(if first { "> " } else { ". " }) {
                 Ok(line) => line,
                 // Ctrl-C throws away what is typed, not the conversation.
                 Err(ReadlineError::Interrupted) if self.interactive => {
@@ -244,13 +304,13 @@ impl Lines {
                         note("(Ctrl-D or /quit leaves)");
                     }
                     message.clear();
-                    quoted = false;
+                    (quoted, too_long) = (false, false);
                     continue;
                 }
                 Err(ReadlineError::Interrupted) => return Err(Failure::interrupted().into()),
-                Err(ReadlineError::Eof) => {
-                    return Ok((!message.is_empty()).then_some(message));
-                }
+                Err(ReadlineError::Eof) if too_long => break,
+                Err(ReadlineError::Eof) if message.is_empty() => return Ok(Input::End),
+                Err(ReadlineError::Eof) => return Ok(Input::Message(message)),
                 Err(error) => return Err(error.into()),
             };
             if line.trim() == QUOTES {
@@ -260,20 +320,29 @@ impl Lines {
                 quoted = true;
                 continue;
             }
-            match line.strip_suffix('\\') {
-                Some(line) if !quoted => message.extend([line, "\n"]),
-                _ if quoted => message.extend([line.as_str(), "\n"]),
-                _ => {
-                    message.push_str(&line);
-                    break;
-                }
+            too_long |= (message.len() + line.len()) as u64 > self.bytes_max;
+            let (line, goes_on) = match line.strip_suffix('\\') {
+                Some(line) if !quoted => (line, true),
+                _ => (line.as_str(), quoted),
+            };
+            if !too_long {
+                message.push_str(line);
             }
+            if !goes_on {
+                break;
+            }
+            if !too_long {
+                message.push('\n');
+            }
+        }
+        if too_long {
+            return Ok(Input::TooLong(self.bytes_max));
         }
         let message = message.trim_end_matches('\n').to_owned();
         if self.interactive && !message.trim().is_empty() {
             self.editor.add_history_entry(message.as_str())?;
         }
-        Ok(Some(message))
+        Ok(Input::Message(message))
     }
 
     fn save(&mut self) {

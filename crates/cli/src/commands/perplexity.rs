@@ -14,7 +14,7 @@ use crate::args::PerplexityArgs;
 use crate::failure::Failure;
 use crate::human;
 use crate::input;
-use crate::load::{self, Expected, Loaded, Phase};
+use crate::load::{self, Expected, Loaded, Opened, Phase};
 use crate::output::Stdout;
 use crate::progress::Steps;
 use crate::signals::Interruptible;
@@ -36,25 +36,43 @@ struct Document<'a> {
 pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let context = args.budget.ctx.unwrap_or(CONTEXT_DEFAULT) as usize;
     let opened = load::open(&args.model, &args.budget)?;
-    let text = input::text(None, args.file.as_deref(), "text")?;
-    // The text is data: what looks like a special token is text.
-    let options = EncodeOptions { add_special: true, parse_special: false };
-    let tokens = opened.model.tokenizer().encode(&text, options);
+    let mut tokens = tokens(&opened, args)?;
+    let tokens_in_text = tokens.len();
+    if let Some(chunks) = args.chunks {
+        // The others count, and no more.
+        tokens.truncate((chunks as usize).saturating_mul(context));
+        tokens.shrink_to_fit();
+    }
+    let vocabulary = opened.model.tokenizer().vocab_size() as u64;
+    // A number for each token of the second halves; while rows are saved, one of them as the file wants it.
+    let scores = size_of::<f32>() as u64 * (tokens.len() as u64 / 2);
+    let row = if args.save_logprobs.is_some() { 4 * vocabulary } else { 0 };
     let expected = Expected {
         prompt_tokens: Some(context),
         logit_rows: context / 2,
         context: Some(context),
         tokens: Some(context),
-        ..Expected::default()
+        caller_bytes: scores + row,
     };
     let mut loaded = opened.load(&args.budget, expected)?;
-    let scored = match &args.save_logprobs {
+    let mut scored = match &args.save_logprobs {
         None => run(&mut loaded, &tokens, context, args.chunks, None)?,
         Some(path) => {
             saved(path, |out| run(&mut loaded, &tokens, context, args.chunks, Some(out)))?
         }
     };
+    scored.tokens = tokens_in_text;
     print(&scored, args.json)
+}
+
+/// The whole text's tokens: where it is cut into chunks depends on all before.
+fn tokens(opened: &Opened, args: &PerplexityArgs) -> Result<Vec<u32>> {
+    let allowance = opened.text_allowance(&args.budget)?;
+    let text = input::text(None, args.file.as_deref(), "text", Some(&allowance))?;
+    // The text is data: what looks like a special token is text.
+    let options = EncodeOptions { add_special: true, parse_special: false };
+    let tokenizer = opened.model.tokenizer();
+    Ok(allowance.encoded(|heap_max| tokenizer.encode_within(&text, options, heap_max))?)
 }
 
 /// Runs with a file to write to that appears only when it is whole.

@@ -7,11 +7,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::answer::{Answer, Answering, Bounds, Finish, TokenLogprob};
+use crate::answer::{Answer, Answering, Bounds, Finish};
 use crate::args::{EndOptions, RunArgs};
 use crate::chooser::Chooser;
 use crate::failure::Failure;
-use crate::load::{self, Expected, Loaded};
+use crate::load::{self, Expected, Loaded, Opened};
+use crate::logprobs::Logprobs;
 use crate::metrics::Metrics;
 use crate::observe::Observers;
 use crate::output::Stdout;
@@ -19,7 +20,7 @@ use crate::prompt;
 use crate::report::Report;
 use crate::signals::Interruptible;
 use crate::touch;
-use crate::trace::Trace;
+use crate::trace::{self, Trace};
 use crate::watch::Watch;
 
 /// Tokens of an answer to make room for where no bound is given.
@@ -35,7 +36,7 @@ struct Document<'a> {
     finish: &'static str,
     seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<&'a [TokenLogprob]>,
+    logprobs: Option<&'a Logprobs>,
     /// With `--touch`: the share of the file that was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     touch: Option<&'a touch::Summary>,
@@ -45,13 +46,10 @@ struct Document<'a> {
 pub fn run(args: &RunArgs) -> Result<()> {
     let watch = Watch::begin();
     let opened = load::open(&args.model, &args.budget)?;
-    let prompt_ids = prompt::ids(&opened.model, &args.input, args.prompt.as_deref())?;
-    let bounds = bounds(&args.end, args.logprobs);
-    let expected = Expected {
-        prompt_tokens: Some(prompt_ids.len()),
-        tokens: Some(prompt_ids.len().saturating_add(bounds.max_tokens.unwrap_or(ANSWER_EXPECTED))),
-        ..Expected::default()
-    };
+    let allowance = opened.prompt_allowance(&args.budget)?;
+    let prompt_ids = prompt::ids(&opened.model, &args.input, args.prompt.as_deref(), &allowance)?;
+    let mut bounds = bounds(&args.end, args.logprobs);
+    let expected = expected(args, &opened, &prompt_ids, &mut bounds);
     let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
     let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
@@ -93,7 +91,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let report = report(&loaded, &answer, &watch);
     let touched = observers.touch.map(touch::Recorder::finish).transpose()?;
     if args.json {
-        let logprobs = bounds.logprobs.map(|_| answer.logprobs.as_slice());
+        let logprobs = bounds.logprobs.map(|_| &answer.logprobs);
         out.json(&Document {
             report,
             text: &answer.text,
@@ -105,7 +103,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             touch: touched.as_ref(),
         })?;
     } else {
-        if !answer.text.ends_with('\n') {
+        if !answer.ends_line {
             writeln!(out)?;
         }
         out.finish()?;
@@ -113,6 +111,28 @@ pub fn run(args: &RunArgs) -> Result<()> {
         touched.iter().flat_map(touch::Summary::lines).for_each(|line| print_line(&line));
     }
     if stop.is_raised() { Err(Failure::interrupted().into()) } else { Ok(()) }
+}
+
+/// What is to come, and what it takes beside the engine: the answer as it grows, what records keep.
+fn expected(args: &RunArgs, opened: &Opened, prompt: &[u32], bounds: &mut Bounds) -> Expected {
+    let answer = bounds.max_tokens.unwrap_or(ANSWER_EXPECTED);
+    let expected = Expected {
+        prompt_tokens: Some(prompt.len()),
+        tokens: Some(prompt.len().saturating_add(answer)),
+        ..Expected::default()
+    };
+    let context = opened.model.context_max(&load::options(&args.budget, expected));
+    // The last token needs no place in the context.
+    let room = context.saturating_sub(prompt.len()) + 1;
+    bounds.tokens_claimed = bounds.max_tokens.map_or(room, |most| most.min(room));
+    bounds.keeps_text = args.json;
+    let touch = match args.touch.as_slice() {
+        [] => 0,
+        paths => touch::claim_bytes(paths, prompt.len()),
+    };
+    let trace = args.trace.as_ref().map_or(0, |_| trace::claim_bytes(&opened.model, prompt.len()));
+    let caller_bytes = bounds.claim_bytes(opened.model.tokenizer()).saturating_add(touch + trace);
+    Expected { caller_bytes, ..expected }
 }
 
 /// Those who are asked to keep books; their files are begun here.
@@ -137,6 +157,8 @@ pub fn bounds(end: &EndOptions, logprobs: Option<u32>) -> Bounds {
         ignore_eos: end.ignore_eos,
         stop: end.stop.clone(),
         logprobs: logprobs.map(|n| n as usize),
+        keeps_text: true,
+        tokens_claimed: 0,
     }
 }
 

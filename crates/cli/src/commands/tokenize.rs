@@ -24,7 +24,7 @@ pub fn tokenize(args: &TokenizeArgs) -> Result<()> {
     let header = Header::read(&path)?;
     let tokenizer = Tokenizer::from_gguf(&header.gguf()?)
         .map_err(|error| Failure::from_lines(&error, STATUS_INPUT).about(path.display()))?;
-    let text = input::text(args.text.as_deref(), args.file.as_deref(), "text")?;
+    let text = input::text(args.text.as_deref(), args.file.as_deref(), "text", None)?;
     let options = EncodeOptions { add_special: args.special, parse_special: args.special };
     let ids = tokenizer.encode(&text, options);
     if args.json {

@@ -3,7 +3,9 @@
 /// Columns of the picture.
 pub const COLUMNS: usize = 980;
 /// More rows than this are joined in pairs.
-const ROWS_MAX: usize = 256;
+pub const ROWS_MAX: usize = 256;
+/// All rows, and those they are joined into.
+pub const BYTES_MAX: u64 = (2 * ROWS_MAX * (COLUMNS * size_of::<f32>() + size_of::<Row>())) as u64;
 
 /// A row: the mean over some tokens in a row.
 #[derive(Debug, Clone, PartialEq)]

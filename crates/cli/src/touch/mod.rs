@@ -7,7 +7,7 @@ mod ranges;
 
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lowtide_engine::Engine;
@@ -22,6 +22,21 @@ use crate::failure::Failure;
 use crate::human;
 use crate::observe::Pass;
 use crate::out_file::OutFile;
+
+/// Ranges of the token at hand and of all before it, and a token's line of JSON: tens of thousands of ranges where a
+/// model has thousands of experts.
+const RANGES_BYTES: u64 = 4 << 20;
+/// Of each token of a prompt: its row of the embedding, and that among the ranges.
+const PROMPT_TOKEN_BYTES: u64 = 256;
+/// The picture's pixels, and what they are written from.
+const PIXELS_BYTES: u64 = 12 << 20;
+
+/// Bytes that a record keeps at most, for a prompt of so many tokens: it does not grow with the answer.
+pub fn claim_bytes(paths: &[PathBuf], prompt_tokens: usize) -> u64 {
+    let lists = RANGES_BYTES + heat::BYTES_MAX + PROMPT_TOKEN_BYTES * prompt_tokens as u64;
+    let is_drawn = |path: &PathBuf| path.extension().is_some_and(|ending| ending != "json");
+    if paths.iter().any(is_drawn) { lists + picture::BYTES_MAX + PIXELS_BYTES } else { lists }
+}
 
 /// What is written into a file, by its name.
 enum Target {
@@ -104,7 +119,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Opens the files: what cannot be written is said before the model is loaded.
-    pub fn create(paths: &[std::path::PathBuf], model: &Path) -> Result<Self> {
+    pub fn create(paths: &[PathBuf], model: &Path) -> Result<Self> {
         let targets = paths.iter().map(|path| target(path)).collect::<Result<Vec<_>, _>>()?;
         let layout = Layout::read(model)?;
         let page = page_size() as u64;
@@ -218,7 +233,7 @@ impl Recorder {
         for target in self.targets {
             match target {
                 Target::Json(file) => file.commit()?,
-                Target::Svg(file) => file.put(svg::svg(&picture).as_bytes())?,
+                Target::Svg(file) => file.fill(|out| svg::svg(&picture, out))?,
                 Target::Png(file) => {
                     let bytes = png::png(&picture).map_err(|error| {
                         Failure::running("the picture cannot be encoded").why(error)

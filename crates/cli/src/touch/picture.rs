@@ -1,16 +1,20 @@
 //! Time by file as a picture: the tensors above, a row for each token, the whole answer below.
 
 use super::Summary;
-use super::heat::{COLUMNS, Heat};
+use super::heat::{COLUMNS, Heat, ROWS_MAX};
 use crate::commands::map::layout::Layout;
 use crate::commands::map::picture::{
-    Anchor, BLACK, FRAME, GREY, LEFT, Picture, RIGHT, nice_step, percent, ramp,
+    Anchor, BLACK, FRAME, GREY, LEFT, Picture, RIGHT, Shape, nice_step, percent, ramp,
 };
 use crate::commands::map::strip::groups;
 use crate::human;
 
 /// Height of all rows together, about.
 const PLOT: u32 = 400;
+
+/// A shape for each column of each row, where no two beside each other have one colour. The list doubles as it
+/// grows.
+pub const BYTES_MAX: u64 = (2 * ROWS_MAX * COLUMNS * size_of::<Shape>()) as u64;
 
 /// Draws.
 pub fn picture(layout: &Layout, heat: &Heat, ever: &[f32], summary: &Summary) -> Picture {

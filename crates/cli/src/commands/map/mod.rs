@@ -120,7 +120,7 @@ impl Pictures {
         }
         let picture = picture::picture(layout, survey);
         if let Some(file) = self.svg {
-            file.put(svg::svg(&picture).as_bytes())?;
+            file.fill(|out| svg::svg(&picture, out))?;
         }
         if let Some(file) = self.png {
             let bytes = png::png(&picture)

@@ -1,21 +1,21 @@
 //! A picture as SVG.
 
-use std::fmt::Write;
+use std::io::{self, Write};
 
 use super::picture::{Anchor, Picture, Shape, WIDTH};
 
-/// The document.
-pub fn svg(picture: &Picture) -> String {
+/// Writes the document, shape by shape: a picture of a long answer has 250,000.
+pub fn svg(picture: &Picture, out: &mut impl Write) -> io::Result<()> {
     let height = picture.height;
-    let mut out = format!(
+    write!(
+        out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          viewBox=\"0 0 {WIDTH} {height}\" shape-rendering=\"crispEdges\" \
          font-family=\"'Noto Sans Mono', 'DejaVu Sans Mono', monospace\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
-    );
+    )?;
     for shape in &picture.shapes {
-        // Writing to a String does not fail.
-        let _ = match shape {
+        match shape {
             Shape::Fill { x, y, width, height, colour } => writeln!(
                 out,
                 "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{}\"/>",
@@ -36,10 +36,9 @@ pub fn svg(picture: &Picture) -> String {
                     escaped(text)
                 )
             }
-        };
+        }?;
     }
-    out.push_str("</svg>\n");
-    out
+    writeln!(out, "</svg>")
 }
 
 fn hex([r, g, b]: [u8; 3]) -> String {
