@@ -37,6 +37,7 @@ mod disk_extents;
 mod disk_setup;
 mod error;
 pub mod evict;
+pub mod heap;
 mod identity;
 mod kernel_settings;
 mod lock;

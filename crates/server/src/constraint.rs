@@ -1,13 +1,16 @@
 //! Answers that keep to a grammar, a regular expression or a JSON schema: a mask over the vocabulary
 //! before each token, by `llguidance`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
+use llguidance::toktrie::{
+    InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenizerEnv,
+};
 use llguidance::{Matcher, ParserFactory};
 use lowtide_tokenizer::{EncodeOptions, Tokenizer};
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
 use crate::limits::{GRAMMAR_BYTES_MAX, GRAMMAR_DEPTH_MAX};
@@ -28,7 +31,16 @@ pub enum Shape {
 /// Compiled constraints share the vocabulary's trie; made at the first use.
 pub struct Grammars {
     factory: ParserFactory,
+    /// For constraints that are in use.
+    places: Arc<Semaphore>,
+    /// One is compiled at a time: what that takes is there once.
+    compiling: Mutex<()>,
 }
+
+/// Tokens that are looked at together, as they are allowed inside of any text. The library's own four kinds make
+/// masks no faster than this one on schemas, and take a copy or two of the vocabulary's trie each (in all 340
+/// bytes for each token).
+const INSIDE_TEXT: &str = r#"[^"\\\x00-\x1F\x7F]{1,30}"#;
 
 /// The vocabulary as the library wants it.
 struct Vocabulary {
@@ -55,32 +67,42 @@ impl TokenizerEnv for Vocabulary {
 }
 
 impl Grammars {
-    /// For a vocabulary whose model gives `logits` logits.
+    /// For a vocabulary whose model gives `logits` logits, and for so many constraints at a time.
     ///
     /// # Errors
     /// The library refuses the vocabulary.
-    pub fn new(tokenizer: &Arc<Tokenizer>, logits: usize) -> Result<Self, ApiError> {
+    pub fn new(tokenizer: &Arc<Tokenizer>, logits: usize, shapes: usize) -> Result<Self, ApiError> {
         let refused = |error| ApiError::internal(format!("no grammars for this model: {error}"));
         let words: Vec<Vec<u8>> = (0..logits as u32).map(|id| word(tokenizer, id)).collect();
         let eog = &tokenizer.special().eog;
         let end = eog.first().copied().unwrap_or(0);
         let trie = TokTrie::from(&TokRxInfo::new(logits as u32, end), &words);
+        drop(words);
         let trie = if eog.len() > 1 { trie.with_eos_tokens(eog) } else { trie };
         let env: TokEnv = Arc::new(Vocabulary { tokenizer: Arc::clone(tokenizer), trie });
-        let mut factory = ParserFactory::new_simple(&env).map_err(refused)?;
+        let slices = [INSIDE_TEXT.to_owned()];
+        let mut factory =
+            ParserFactory::new(&env, InferenceCapabilities::default(), &slices).map_err(refused)?;
         factory.quiet();
         let limits = factory.limits_mut();
         limits.max_lexer_states = 20_000;
         limits.max_grammar_size = 200_000;
         limits.verbose_errors = false;
-        Ok(Self { factory })
+        let places = Arc::new(Semaphore::new(shapes));
+        Ok(Self { factory, places, compiling: Mutex::new(()) })
     }
 
     /// Compiles a shape.
     ///
     /// # Errors
-    /// 400 where it is malformed, unsupported or too large; never a constraint that holds nothing.
+    /// 400 where it is malformed, unsupported or too large; never a constraint that holds nothing. 429 where as
+    /// many are in use as there is memory for.
     pub fn compile(self: &Arc<Self>, shape: &Shape) -> Result<Constraint, ApiError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            ApiError::busy(
+                "as many answers are kept to a shape as there is memory for; try again later",
+            )
+        })?;
         let grammar = match shape {
             Shape::JsonObject => TopLevelGrammar::from_json_schema(serde_json::json!({
                 "type": "object"
@@ -100,6 +122,7 @@ impl Grammars {
             }
         };
         let own = Arc::clone(self);
+        let _alone = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         // On a thread of its own: deep recursion has room, and a panic stays there.
         let thread = std::thread::Builder::new()
             .name("grammar".to_owned())
@@ -111,7 +134,7 @@ impl Grammars {
             .map_err(|_| invalid("it is too much for the grammar library".to_owned()))?;
         match matcher.get_error() {
             Some(error) => Err(invalid(error)),
-            None => Ok(Constraint { matcher }),
+            None => Ok(Constraint { matcher, place: Arc::new(place) }),
         }
     }
 }
@@ -229,6 +252,7 @@ fn follow(root: &Value, reference: &str) -> Result<(), ApiError> {
 /// A compiled shape, and how far an answer has come in it.
 pub struct Constraint {
     matcher: Matcher,
+    place: Arc<OwnedSemaphorePermit>,
 }
 
 /// The tokens that are allowed next.
@@ -244,7 +268,7 @@ impl Mask {
 impl Constraint {
     /// The same, from the start.
     pub fn begin(&self) -> Self {
-        Self { matcher: self.matcher.deep_clone() }
+        Self { matcher: self.matcher.deep_clone(), place: Arc::clone(&self.place) }
     }
 
     /// What is allowed next.

@@ -77,7 +77,7 @@ fn tools() -> Vec<Tool> {
 fn forced(format: Format, tokenizer: &Arc<Tokenizer>) -> Constraint {
     let control =
         |text: &str| tokenizer.token_id(text.as_bytes()).filter(|id| tokenizer.is_control(*id));
-    let grammars = Arc::new(Grammars::new(tokenizer, tokenizer.vocab_size()).unwrap());
+    let grammars = Arc::new(Grammars::new(tokenizer, tokenizer.vocab_size(), 64).unwrap());
     grammars
         .compile(&format.grammar(&tools(), &control))
         .unwrap_or_else(|e| panic!("{format:?}: {e}"))

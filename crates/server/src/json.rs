@@ -9,25 +9,31 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::limits::JSON_VALUES_MAX;
+use crate::work::too_many_values;
 
 /// Parses a body that must be an object.
 ///
 /// # Errors
 /// 400 with the place: no JSON, nested over 128 levels (serde_json's bound), a key twice, a lone
-/// surrogate, a number no double can hold, more than [`JSON_VALUES_MAX`] values.
-pub fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
+/// surrogate, a number no double can hold, more than [`JSON_VALUES_MAX`] values. 413 where they would take
+/// more than `bytes_max`. With the fields comes what they take.
+pub fn object(bytes: &[u8], bytes_max: usize) -> Result<(Fields, usize), ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let counted = Cell::new(0);
-    let value = Strict(&counted).deserialize(&mut parser).map_err(not_json)?;
+    let meter = Meter { values: Cell::new(0), bytes: Cell::new(0), bytes_max };
+    let value = Strict(&meter).deserialize(&mut parser).map_err(not_json)?;
     parser.end().map_err(not_json)?;
-    if counted.get() > JSON_VALUES_MAX {
-        let (values, max) = (counted.get(), JSON_VALUES_MAX);
+    if meter.values.get() > JSON_VALUES_MAX {
+        let (values, max) = (meter.values.get(), JSON_VALUES_MAX);
         return Err(ApiError::invalid(format!(
             "the body has {values} values, at most {max} are taken; shorten its lists"
         )));
     }
+    let taken = meter.bytes.get();
+    if taken > bytes_max {
+        return Err(too_many_values(bytes_max));
+    }
     match value {
-        Value::Object(map) => Ok(Fields { map, path: String::new() }),
+        Value::Object(map) => Ok((Fields { map, path: String::new() }, taken)),
         _ => Err(ApiError::invalid("the body is JSON, but not an object")),
     }
 }
@@ -37,10 +43,32 @@ fn not_json(error: serde_json::Error) -> ApiError {
     ApiError::invalid(format!("the body is not acceptable JSON: {error}"))
 }
 
-/// Builds a [`Value`], counting. Beyond the bound it goes on counting, to say how many there are, and
+/// What a value takes in a list, or beside its key.
+const VALUE_BYTES: usize = size_of::<Value>();
+/// What a key takes: its place among the entries and in the table, its text's place on the heap.
+const KEY_BYTES: usize = size_of::<String>() + 3 * size_of::<usize>() + BLOCK_BYTES;
+/// What the allocator takes around a block.
+const BLOCK_BYTES: usize = 16;
+/// Places that a list or an object has room for with its first one.
+const PLACES_MIN: usize = 4;
+
+/// Counts values and the memory they take.
+struct Meter {
+    values: Cell<usize>,
+    bytes: Cell<usize>,
+    bytes_max: usize,
+}
+
+impl Meter {
+    fn take(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+}
+
+/// Builds a [`Value`], counting. Beyond the bounds it goes on counting, to say how many there are, and
 /// builds nothing more.
 #[derive(Clone, Copy)]
-struct Strict<'c>(&'c Cell<usize>);
+struct Strict<'c>(&'c Meter);
 
 impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
@@ -51,10 +79,12 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
 }
 
 impl Strict<'_> {
-    /// Counts a value; whether it is still to be kept.
-    fn keeps(self) -> bool {
-        self.0.set(self.0.get() + 1);
-        self.0.get() <= JSON_VALUES_MAX
+    /// Counts a value that takes `bytes` where it stands; whether it is still to be kept.
+    fn keeps(self, bytes: usize) -> bool {
+        let Meter { values, bytes: taken, bytes_max } = self.0;
+        self.0.take(bytes);
+        values.set(values.get() + 1);
+        values.get() <= JSON_VALUES_MAX && taken.get() <= *bytes_max
     }
 }
 
@@ -82,10 +112,12 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        self.0.take(value.len() + BLOCK_BYTES);
         Ok(Value::String(value.to_owned()))
     }
 
     fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        self.0.take(value.len() + BLOCK_BYTES);
         Ok(Value::String(value))
     }
 
@@ -96,7 +128,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(value) = items.next_element_seed(self)? {
-            if self.keeps() {
+            let places = if list.is_empty() { PLACES_MIN } else { 1 };
+            if self.keeps(places * VALUE_BYTES) {
                 list.push(value);
             }
         }
@@ -106,7 +139,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let keeps = self.keeps();
+            let places = if map.is_empty() { PLACES_MIN } else { 1 };
+            let keeps = self.keeps(places * (VALUE_BYTES + KEY_BYTES) + key.len());
             if map.contains_key(&key) {
                 let key: String = key.chars().take(100).collect();
                 return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
@@ -264,6 +298,11 @@ pub fn expected(what: &str, got: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{TREE_PER_BODY_BYTE, WORK_LEAST_BYTES};
+
+    fn read(text: &[u8]) -> Result<Fields, ApiError> {
+        object(text, usize::MAX).map(|(fields, _)| fields)
+    }
 
     #[test]
     fn hostile_json_is_refused_with_a_reason() {
@@ -281,17 +320,44 @@ mod tests {
             ("{\"a\":\"\\ud800\"}", "hex escape"),
             ("{\"a\":NaN}", "expected"),
         ] {
-            let error = object(text.as_bytes()).unwrap_err();
+            let error = read(text.as_bytes()).unwrap_err();
             assert_eq!(error.status, 400);
             assert!(error.message.contains(reason), "{text:.40}: {}", error.message);
         }
-        assert!(object(b"{\"a\":\"\xff\"}").is_err());
+        assert!(read(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn values_are_counted_with_what_they_take() {
+        let (_, empty) = object(b"{}", 0).unwrap();
+        assert_eq!(empty, 0);
+        let body = |count: usize, one: &str| format!("{{\"a\":[{}]}}", vec![one; count].join(","));
+        let taken =
+            |count: usize, one: &str| object(body(count, one).as_bytes(), usize::MAX).unwrap().1;
+        // As serde_json's `Value` and `Map` take them: a number is a place in its list; an object has a list of
+        // entries and a table.
+        assert!(taken(1000, "1") >= 1000 * VALUE_BYTES);
+        assert!(taken(1000, "[1]") >= 1000 * 5 * VALUE_BYTES);
+        assert!(taken(1000, r#"{"a":1}"#) >= 1000 * (VALUE_BYTES + 4 * VALUE_BYTES + 64));
+        let text = format!("\"{}\"", "x".repeat(5000));
+        assert!((5000..7000).contains(&taken(1, &text)), "{}", taken(1, &text));
+        // No body has more of it than it is let in with.
+        for one in ["1", "[1]", "[[[]]]", r#"{"a":1}"#, r#"{"":[1]}"#] {
+            let length = body(1000, one).len();
+            let taken = taken(1000, one);
+            assert!(
+                taken <= TREE_PER_BODY_BYTE * length + WORK_LEAST_BYTES,
+                "{one}: {taken} of {length}"
+            );
+        }
+        let error = object(body(1000, "[1]").as_bytes(), 100_000).unwrap_err();
+        assert_eq!(error.status, 413);
     }
 
     #[test]
     fn fields_name_what_is_wrong() {
         let mut fields =
-            object(br#"{"n": -1, "t": 3.5, "s": 1, "x": null, "o": {"k": []}, "m": 4.0}"#).unwrap();
+            read(br#"{"n": -1, "t": 3.5, "s": 1, "x": null, "o": {"k": []}, "m": 4.0}"#).unwrap();
         let error = fields.integer("n", 1, 16).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("n"));
         assert!(error.message.contains("-1") && error.message.contains("16"), "{error}");

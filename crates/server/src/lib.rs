@@ -31,6 +31,7 @@ mod limits;
 mod metrics;
 mod model;
 mod page;
+mod pieces;
 mod prompt;
 mod queue;
 mod reader;
@@ -44,6 +45,7 @@ mod stream;
 mod system;
 mod tide;
 mod tls;
+mod work;
 mod worker;
 
 use std::net::TcpListener;

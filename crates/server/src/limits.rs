@@ -54,6 +54,20 @@ pub const GRAMMAR_DEPTH_MAX: usize = 100;
 /// Bytes of an answer that wait for their client before the answer is given up.
 pub const PENDING_BYTES_MAX: usize = 256 << 10;
 
+/// Memory that the work on a request takes at most for each byte of its body: its text as it came and as it was
+/// rendered, and what the tokenizer has at work in a body of one word (28 bytes for each, `crates/tokenizer`).
+/// `crates/cli/tests/serve_memory.rs` measures that this is enough.
+pub const WORK_PER_BODY_BYTE: usize = 36;
+/// The same for the values of its JSON, for each byte they take: the tree itself, the messages and tools that are
+/// made of it, and the template's copies of both.
+pub const WORK_PER_TREE_BYTE: usize = 4;
+/// And for the tree alone, for each byte of a body that has as many values as fit into it (`[[1],[1],...`).
+pub const TREE_PER_BODY_BYTE: usize = 100;
+/// And what it takes however short it is.
+pub const WORK_LEAST_BYTES: usize = 64 << 10;
+/// How long a request waits for others' work to make room.
+pub const WORK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Bounds that depend on the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -63,16 +77,25 @@ pub struct Limits {
     pub queue: usize,
     /// Answers that wait, run, or are still being taken by their clients.
     pub answers: usize,
-    /// Bytes of one body.
+    /// Bytes of one body: as many as the work on it has memory for.
     pub body_bytes: usize,
-    /// Bytes of all bodies that are being read or worked on.
+    /// Bytes of all bodies that are being read, worked on, or answered.
     pub bodies_bytes: usize,
+    /// Bytes of the work on all of them: see [`crate::work`].
+    pub work_bytes: usize,
+    /// Answers that are kept to a shape at a time.
+    pub shapes: usize,
 }
 
 /// A connection that says nothing: hyper's first buffer, its task, the kernel's socket.
 const CONNECTION_IDLE_BYTES: u64 = 16 << 10;
-/// Rendered prompts, parsed JSON, compiled grammars, the trie of the vocabulary, stacks.
-const WORK_BYTES: u64 = 24 << 20;
+/// The program's threads: their stacks, what the allocator keeps for each, the runtime.
+const THREADS_BYTES: u64 = 2 << 20;
+
+/// A constraint and the copy that an answer goes through: 0.5 MB with a schema of ten fields and a pattern.
+const SHAPE_BYTES: u64 = 512 << 10;
+/// The vocabulary as tries, and what it takes to build them, for each token: measured with 49,152 and 262,144.
+const GRAMMAR_BYTES_PER_TOKEN: u64 = 250;
 
 impl Limits {
     /// The bounds for a budget, for a queue of `queue` requests.
@@ -80,17 +103,29 @@ impl Limits {
     pub fn for_budget(budget_bytes: u64, queue: usize) -> Self {
         let share = |part: u64, least: u64, most: u64| (budget_bytes / part).clamp(least, most);
         let connections = share(256 << 10, 256, 4096) as usize;
-        let body_bytes = share(128, 2 << 20, 40 << 20) as usize;
-        Self { connections, queue, answers: 2 * queue + 8, body_bytes, bodies_bytes: body_bytes }
+        let work_bytes = share(48, 10 << 20, 80 << 20) as usize;
+        let body_bytes = (work_bytes - WORK_LEAST_BYTES) / WORK_PER_BODY_BYTE;
+        let bodies_bytes = share(256, 2 << 20, 24 << 20) as usize;
+        let shapes = share(64 << 20, 4, 32) as usize;
+        let answers = 2 * queue + 8;
+        Self { connections, queue, answers, body_bytes, bodies_bytes, work_bytes, shapes }
     }
 
-    /// What the server takes at most beside the engine, as far as it can be counted.
+    /// What the server takes at most beside the engine, as far as it can be counted; without what depends on
+    /// the model, [`Limits::grammar_bytes`].
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         // A slow reader's answer is rarely at its bound; a quarter of them may be.
         let pending = (self.answers * PENDING_BYTES_MAX / 4) as u64;
         let connections = self.connections as u64 * CONNECTION_IDLE_BYTES;
-        connections + pending + self.bodies_bytes as u64 + WORK_BYTES
+        let work = (self.bodies_bytes + self.work_bytes) as u64;
+        connections + pending + work + THREADS_BYTES + self.shapes as u64 * SHAPE_BYTES
+    }
+
+    /// What grammars take for a vocabulary of so many tokens, from the first that is asked for on.
+    #[must_use]
+    pub fn grammar_bytes(vocabulary: usize) -> u64 {
+        GRAMMAR_BYTES_PER_TOKEN * vocabulary as u64
     }
 }
 
@@ -100,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_reserve_is_a_small_part_of_any_usual_budget() {
-        for (budget, share) in [(300_u64 << 20, 0.26), (1 << 30, 0.16), (6_800_000_000, 0.03)] {
+        for (budget, share) in [(300_u64 << 20, 0.17), (1 << 30, 0.102), (6_800_000_000, 0.03)] {
             let reserved = Limits::for_budget(budget, 32).reserved_bytes();
             assert!((reserved as f64) < share * budget as f64, "{reserved} of {budget}");
         }

@@ -41,15 +41,17 @@ pub struct ModelFace {
     pub budget: Budget,
     /// The tide picture's rows.
     pub layout: crate::tide::Layout,
+    /// Answers that are kept to a shape at a time.
+    shapes: usize,
     grammars: OnceLock<Result<Arc<Grammars>, ApiError>>,
 }
 
 impl ModelFace {
-    /// The face of the model in `engine`.
+    /// The face of the model in `engine`, with `shapes` answers kept to a shape at a time.
     ///
     /// # Errors
     /// Its chat template cannot be read.
-    pub fn new(id: &str, engine: &Engine) -> Result<Self, ApiError> {
+    pub fn new(id: &str, engine: &Engine, shapes: usize) -> Result<Self, ApiError> {
         let model = engine.model();
         let template = model
             .chat_template()
@@ -72,6 +74,7 @@ impl ModelFace {
             defaults: defaults(model.sampler_defaults()),
             budget: *engine.budget(),
             layout: crate::tide::Layout::of(engine),
+            shapes,
             grammars: OnceLock::new(),
         })
     }
@@ -81,9 +84,9 @@ impl ModelFace {
     /// # Errors
     /// The vocabulary is not one the library can use.
     pub fn grammars(&self) -> Result<&Arc<Grammars>, ApiError> {
-        let made = self
-            .grammars
-            .get_or_init(|| Grammars::new(&self.tokenizer, self.vocabulary).map(Arc::new));
+        let made = self.grammars.get_or_init(|| {
+            Grammars::new(&self.tokenizer, self.vocabulary, self.shapes).map(Arc::new)
+        });
         made.as_ref().map_err(Clone::clone)
     }
 

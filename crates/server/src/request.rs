@@ -318,7 +318,7 @@ mod tests {
     use crate::json::object;
 
     fn refused(body: &str) -> ApiError {
-        let mut fields = object(body.as_bytes()).unwrap();
+        let mut fields = object(body.as_bytes(), usize::MAX).unwrap().0;
         let defaults = SamplerParams::default();
         let result = sampling(&mut fields, &defaults, 100)
             .map(|_| ())

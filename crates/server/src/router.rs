@@ -161,20 +161,26 @@ async fn post(
     if shared.phase() == Phase::Stopping {
         return Err(stopping());
     }
-    let (bytes, permit) = read(shared, request.into_body()).await?;
-    let parse = move || {
-        let fields = json::object(&bytes);
-        drop(bytes);
-        fields
+    let (bytes, body) = read(shared, request.into_body()).await?;
+    let length = bytes.len();
+    let work = Arc::new(shared.work.begin(length).await?);
+    let parse = {
+        let work = Arc::clone(&work);
+        // What a client that leaves had begun goes on to its end, and is counted until then.
+        move || {
+            let parsed = json::object(&bytes, work.bytes());
+            drop((bytes, work));
+            parsed
+        }
     };
     // A large body takes milliseconds to parse: other connections go on meanwhile.
     let parsed = tokio::task::spawn_blocking(parse).await;
-    let mut fields = parsed.map_err(|_| ApiError::internal("the body could not be parsed"))??;
+    let (mut fields, taken) =
+        parsed.map_err(|_| ApiError::internal("the body could not be parsed"))??;
+    shared.work.parsed(&work, length, taken)?;
     let client = client(peer, &mut fields);
-    let caller = Caller { shared: Arc::clone(shared), client };
-    let response = dispatch(&caller, path, fields).await;
-    drop(permit);
-    response
+    let caller = Caller { shared: Arc::clone(shared), client, work, body: Arc::new(body) };
+    dispatch(&caller, path, fields).await
 }
 
 async fn dispatch(caller: &Caller, path: &str, fields: Fields) -> Result<Response, ApiError> {
@@ -186,8 +192,8 @@ async fn dispatch(caller: &Caller, path: &str, fields: Fields) -> Result<Respons
         "/v1/messages" => messages::answer(caller, fields).await,
         "/v1/messages/count_tokens" => messages::count(caller, fields).await.map(json),
         "/v1/embeddings" => embeddings::embed(caller, fields).await,
-        "/tokenize" => small::tokenize(caller, fields).await.map(json),
-        "/detokenize" => small::detokenize(caller, fields).await.map(json),
+        "/tokenize" => small::tokenize(caller, fields).await,
+        "/detokenize" => small::detokenize(caller, fields).await,
         _ => small::apply_template(caller, fields).await.map(json),
     }
 }

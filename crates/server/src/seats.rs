@@ -14,7 +14,7 @@ use crate::limits::{PIECE_TOKENS, PROGRESS_INTERVAL};
 use crate::metrics::Metrics;
 use crate::model::ModelFace;
 use crate::state::Shared;
-use crate::worker::{engine_error, fail};
+use crate::worker::{engine_error, fail, is_model_fault};
 
 /// What is being made with a sequence.
 pub enum Task {
@@ -133,6 +133,7 @@ impl Seats {
             self.failed(&error, piece, &steps, shared);
             return;
         }
+        shared.set_model_lost(false);
         let mut row = 0;
         if let Some(piece) = piece {
             let ends = self.read(piece);
@@ -297,6 +298,7 @@ impl Seats {
             return;
         }
         shared.log(&format!("a pass failed: {error}"));
+        shared.set_model_lost(shared.is_model_lost() || is_model_fault(error));
         let lanes: Vec<usize> =
             steps.iter().map(|(lane, _)| *lane).chain(piece.map(|piece| piece.lane)).collect();
         for lane in lanes {
@@ -332,6 +334,7 @@ impl Seats {
         let Some(lane) = self.seats.iter().position(embeds) else { return };
         let Some(Task::Embed(embedding)) = &mut self.seats[lane].task else { return };
         let goes_on = embedding.next(&mut self.session, engine, lane).unwrap_or_else(|error| {
+            shared.set_model_lost(shared.is_model_lost() || is_model_fault(&error));
             fail(shared, &embedding.events, &Failure::Engine(error));
             false
         });

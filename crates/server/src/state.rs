@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::Write;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::model::ModelFace;
 use crate::queue::{Queue, Refused};
+use crate::work::Account;
 
 /// Where the server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Shared {
     pub board: Arc<Board>,
     /// Bytes of bodies.
     pub bodies: Arc<Semaphore>,
+    /// Bytes of the work on them.
+    pub work: Account,
     /// Names of the models there are.
     pub models: Vec<String>,
     /// When the server began.
@@ -51,6 +54,7 @@ pub struct Shared {
     pub created: u64,
     face: RwLock<Option<Arc<ModelFace>>>,
     phase: AtomicU8,
+    model_lost: AtomicBool,
     answers: Arc<Semaphore>,
     next: AtomicU64,
     hasher: RandomState,
@@ -65,11 +69,13 @@ impl Shared {
             metrics: Metrics::default(),
             board: Arc::default(),
             bodies: Arc::new(Semaphore::new(limits.bodies_bytes)),
+            work: Account::new(limits.work_bytes),
             models,
             started: Instant::now(),
             created: unix.map_or(0, |time| time.as_secs()),
             face: RwLock::new(None),
             phase: AtomicU8::new(Phase::Loading as u8),
+            model_lost: AtomicBool::new(false),
             answers: Arc::new(Semaphore::new(limits.answers)),
             next: AtomicU64::new(0),
             hasher: RandomState::new(),
@@ -92,6 +98,17 @@ impl Shared {
         let order = Ordering::AcqRel;
         // Another phase in the meantime stays: stopping is final.
         let _ = self.phase.compare_exchange(from as u8, to as u8, order, Ordering::Acquire);
+    }
+
+    /// Whether the last pass failed by a fault of the model: its file was cut, changed or lost, or the disk
+    /// does not give it.
+    pub fn is_model_lost(&self) -> bool {
+        self.model_lost.load(Ordering::Acquire)
+    }
+
+    /// Says so, or that a pass has succeeded since.
+    pub fn set_model_lost(&self, lost: bool) {
+        self.model_lost.store(lost, Ordering::Release);
     }
 
     /// Takes no more work.
@@ -175,7 +192,7 @@ impl Shared {
             Refused::Full(waiting) => busy(waiting),
             Refused::Closed => stopping(),
         })?;
-        Ok(Ticket { shared: Arc::clone(self), id, events: receiver, _permit: permit })
+        Ok(Ticket { shared: Arc::clone(self), id, events: receiver, body: None, _permit: permit })
     }
 
     /// The face of a model, loaded if it is not.
@@ -210,6 +227,8 @@ pub struct Ticket {
     id: u64,
     /// What comes of it.
     pub events: Events,
+    /// What the request's body is counted as.
+    pub body: Option<Arc<Option<OwnedSemaphorePermit>>>,
     _permit: OwnedSemaphorePermit,
 }
 

@@ -63,6 +63,7 @@ impl Worker {
             let token = face.tokenizer.special().bos.unwrap_or(0);
             if let Err(error) = seats.warm_up(engine, token) {
                 self.shared.log(&format!("the first pass failed: {error}"));
+                self.shared.set_model_lost(is_model_fault(&error));
             }
             self.shared.metrics.store(engine.store());
         }
@@ -139,9 +140,10 @@ impl Active {
     /// Its chat template cannot be read.
     pub fn new(name: &str, mut engine: Engine, shared: &Shared) -> Result<Self, ApiError> {
         engine.watch(Arc::clone(&shared.board));
-        let face = Arc::new(ModelFace::new(name, &engine)?);
+        let face = Arc::new(ModelFace::new(name, &engine, shared.limits.shapes)?);
         let seats = Seats::new(&engine).map_err(|error| ApiError::internal(error.to_string()))?;
         shared.set_face(Some(Arc::clone(&face)));
+        shared.set_model_lost(false);
         Ok(Self { face, engine, seats })
     }
 }
@@ -166,5 +168,14 @@ pub fn engine_error(error: &Error) -> ApiError {
             ApiError::invalid(error.to_string())
         }
         _ => ApiError::internal(error.to_string()).code("model_fault"),
+    }
+}
+
+/// Whether the model's file is at fault: cut, changed, lost, or on a disk that does not give it.
+pub fn is_model_fault(error: &Error) -> bool {
+    match error {
+        Error::Mapping(error) => error.is_model_fault(),
+        Error::Residency(error) => error.is_model_fault(),
+        _ => false,
     }
 }

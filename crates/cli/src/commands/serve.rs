@@ -25,6 +25,8 @@ const OTHER_HANDLES: u64 = 64;
 
 /// Serves until it is told to stop.
 pub fn serve(args: &ServeArgs) -> Result<()> {
+    // What a request took is to be gone with it: before there is a thread with an arena of its own.
+    lowtide_mapping::heap::return_freed_memory();
     let address = SocketAddr::new(args.host, args.port);
     let config = config(args)?;
     let mut models = Models::find(args)?;
@@ -202,6 +204,8 @@ impl Models {
     fn load(&mut self, name: &str, caller_bytes: u64) -> Result<Engine> {
         let path = self.paths.get(name).with_context(|| format!("there is no model {name}"))?;
         let opened = load::open(path, &self.budget)?;
+        let vocabulary = opened.model.tokenizer().vocab_size();
+        let caller_bytes = caller_bytes + Limits::grammar_bytes(vocabulary);
         let expected = Expected { caller_bytes, ..Expected::default() };
         let options =
             LoadOptions { sequences: self.sequences, ..load::options(&self.budget, expected) };

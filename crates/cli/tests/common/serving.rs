@@ -23,8 +23,10 @@ impl Server {
         let folder = Folder::new();
         let model = tiny::write(&folder, Some(TEMPLATE));
         let mut command = lowtide(folder.path());
-        command.arg("serve").arg(&model).args(["--port", "0", "--memory", "400MB"]);
-        command.args(["--threads", "1"]).args(args);
+        command.arg("serve").arg(&model).args(["--port", "0", "--threads", "1"]).args(args);
+        if !args.contains(&"--memory") {
+            command.args(["--memory", "400MB"]);
+        }
         Self::run(command, folder)
     }
 

@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 use lowtide_tokenizer::EncodeOptions;
 use serde_json::{Value, json};
 
+use super::Caller;
 use super::chat::{axum_json, now, stream_usage};
 use super::wire::{finish_reason, finite, timings, usage};
-use super::{Caller, panicked};
 use crate::api::wire;
 use crate::error::ApiError;
 use crate::job::{Figures, Finish, Generate, TokenLogprob, Work};
@@ -52,17 +52,17 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
         constraint: None,
     };
     let own = Arc::clone(&face);
-    let prepared = tokio::task::spawn_blocking(move || -> Result<_, ApiError> {
+    let prepared = caller.work(move || {
         let (ids, text) = prompt_ids(prompt, &own)?;
         check_length(ids.len(), own.context, "prompt")?;
         let compile = |shape| own.grammars()?.compile(&shape);
         Ok((ids, text, shape.map(compile).transpose()?))
     });
-    let (ids, text, constraint) = prepared.await.map_err(|_| panicked())??;
+    let (ids, text, constraint) = prepared.await?;
     generate.max_tokens = generate.max_tokens.min(face.context - ids.len());
     (generate.prompt, generate.constraint) = (ids, constraint);
-    let ticket =
-        caller.shared.submit(caller.client, &face.id, Work::Generate(Box::new(generate)))?;
+    let ticket = caller.submit(&face, Work::Generate(Box::new(generate)))?;
+    caller.work.done();
     let readers: Vec<Reader> = (0..choices).map(|_| Reader::plain()).collect();
     let wire = Wire {
         id: caller.shared.answer_id("cmpl-"),

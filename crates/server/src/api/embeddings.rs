@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use lowtide_tokenizer::EncodeOptions;
 use serde_json::{Value, json};
 
-use super::chat::axum_json;
-use super::{Caller, panicked};
+use super::Caller;
 use crate::error::ApiError;
 use crate::job::{Event, Pooling, Work};
 use crate::json::{Fields, expected};
-use crate::limits::EMBEDDING_INPUTS_MAX;
+use crate::limits::{EMBEDDING_INPUTS_MAX, WORK_LEAST_BYTES};
 use crate::model::ModelFace;
+use crate::pieces;
 use crate::prompt::check_length;
 use crate::state::stopping;
 
@@ -43,11 +43,11 @@ pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiE
     }
     let input = fields.take("input").ok_or_else(|| fields.error("input", "is missing"))?;
     let own = Arc::clone(&face);
-    let inputs = tokio::task::spawn_blocking(move || inputs(input, &own));
-    let inputs = inputs.await.map_err(|_| panicked())??;
+    let inputs = caller.work(move || inputs(input, &own)).await?;
     let tokens: usize = inputs.iter().map(Vec::len).sum();
-    let work = Work::Embed { inputs, pooling };
-    let mut ticket = caller.shared.submit(caller.client, &face.id, work)?;
+    let vectors_bytes = inputs.len() * face.width * size_of::<f32>();
+    let mut ticket = caller.submit(&face, Work::Embed { inputs, pooling })?;
+    caller.work.keep(WORK_LEAST_BYTES + vectors_bytes);
     let vectors = loop {
         match ticket.events.next().await {
             Some(Event::Embedded(vectors)) => break vectors,
@@ -56,21 +56,20 @@ pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiE
             None => return Err(stopping()),
         }
     };
-    let data: Vec<Value> = vectors
-        .iter()
-        .enumerate()
-        .map(|(index, vector)| {
+    let piece = move |number: usize| match vectors.get(number) {
+        Some(vector) => {
             let embedding = if base64 { json!(base64_of(vector)) } else { json!(vector) };
-            json!({ "object": "embedding", "index": index, "embedding": embedding })
-        })
-        .collect();
-    Ok(axum_json(&json!({
-        "object": "list",
-        "data": data,
-        "model": &*face.id,
-        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-    }))
-    .into_response())
+            let one = json!({ "object": "embedding", "index": number, "embedding": embedding });
+            let begin = if number == 0 { "{\"object\":\"list\",\"data\":[" } else { "," };
+            Some(format!("{begin}{one}"))
+        }
+        None if number == vectors.len() => {
+            let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
+            Some(format!("],\"model\":{},\"usage\":{usage}}}", json!(&*face.id)))
+        }
+        None => None,
+    };
+    Ok(pieces::respond(piece, Arc::clone(&caller.work)))
 }
 
 fn base64_of(vector: &[f32]) -> String {

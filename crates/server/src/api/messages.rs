@@ -7,7 +7,7 @@ use lowtide_tokenizer::Message;
 use serde_json::{Map, Value, json};
 
 use super::chat::axum_json;
-use super::{Begun, Caller, Talk, panicked};
+use super::{Begun, Caller, Talk};
 use crate::error::ApiError;
 use crate::format::{Call, Tool};
 use crate::job::{Figures, Finish, TokenLogprob};
@@ -60,8 +60,7 @@ pub async fn count(caller: &Caller, mut fields: Fields) -> Result<Value, ApiErro
     let name = caller.shared.model_name(fields.string("model")?.as_deref())?;
     let face = caller.shared.face_of(caller.client, &name).await?;
     let (conversation, ..) = conversation(&mut fields)?;
-    let render = tokio::task::spawn_blocking(move || conversation.render(&face));
-    let rendered = render.await.map_err(|_| panicked())??;
+    let rendered = caller.render(conversation, face).await?;
     Ok(json!({ "input_tokens": rendered.ids.len() }))
 }
 

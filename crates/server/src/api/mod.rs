@@ -12,16 +12,18 @@ mod wire;
 use std::sync::Arc;
 
 use lowtide_engine::sampler::SamplerParams;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::constraint::{Constraint, Shape};
 use crate::error::ApiError;
 use crate::format::{Format, Tool};
 use crate::job::{Generate, Work};
 use crate::model::ModelFace;
-use crate::prompt::{Conversation, check_length};
+use crate::prompt::{Conversation, Rendered, check_length};
 use crate::reader::Reader;
 use crate::request::Choice;
 use crate::state::{Shared, Ticket};
+use crate::work::Part;
 
 /// Who asks, and for what they share.
 #[derive(Clone)]
@@ -30,6 +32,10 @@ pub struct Caller {
     pub shared: Arc<Shared>,
     /// The queue's lane.
     pub client: u64,
+    /// What the work on the request is counted as; given back when it is queued.
+    pub work: Arc<Part>,
+    /// What its body is counted as; given back when it is answered.
+    pub body: Arc<Option<OwnedSemaphorePermit>>,
 }
 
 /// A conversation that is to be gone on with, whatever the protocol.
@@ -71,11 +77,50 @@ impl Caller {
     /// 400, 429, 503.
     pub async fn begin(&self, face: &Arc<ModelFace>, talk: Talk) -> Result<Begun, ApiError> {
         let own = Arc::clone(face);
-        let prepared = tokio::task::spawn_blocking(move || prepare(&own, talk)).await;
-        let (generate, readers) = prepared.map_err(|_| panicked())??;
-        let ticket =
-            self.shared.submit(self.client, &face.id, Work::Generate(Box::new(generate)))?;
+        let (generate, readers) = self.work(move || prepare(&own, talk)).await?;
+        let ticket = self.submit(face, Work::Generate(Box::new(generate)))?;
+        self.work.done();
         Ok(Begun { ticket, readers })
+    }
+
+    /// Renders a conversation.
+    ///
+    /// # Errors
+    /// 400.
+    pub async fn render(
+        &self,
+        conversation: Conversation,
+        face: Arc<ModelFace>,
+    ) -> Result<Rendered, ApiError> {
+        self.work(move || conversation.render(&face)).await
+    }
+
+    /// Works on the request on another thread. The work of a client that leaves goes on to its end, and
+    /// is counted until then.
+    ///
+    /// # Errors
+    /// The work's.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let counted = Arc::clone(&self.work);
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(counted);
+            result
+        });
+        done.await.map_err(|_| panicked())?
+    }
+
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// 429, 503.
+    pub fn submit(&self, face: &Arc<ModelFace>, work: Work) -> Result<Ticket, ApiError> {
+        let mut ticket = self.shared.submit(self.client, &face.id, work)?;
+        ticket.body = Some(Arc::clone(&self.body));
+        Ok(ticket)
     }
 }
 
