@@ -52,3 +52,23 @@ fn the_base_model_goes_on_and_its_ids_are_those_of_the_text() {
     let special = json(&["tokenize", path, "The capital of France is", "--special"]);
     assert_eq!(special["ids"], said["prompt_ids"]);
 }
+
+/// A file that is in the page cache already, by larger units than a page where the kernel does that, counts
+/// only as far as the budget allows.
+#[test]
+fn what_is_cached_already_is_not_mapped_beyond_the_budget() {
+    let Some(path) = model("gemma-3-270m-q4_k_m.gguf") else { return };
+    let folder = Folder::new();
+    let copy = folder.join("cached.gguf");
+    std::fs::copy(path, &copy).unwrap();
+    // Reading with readahead makes the large units.
+    lowtide_mapping::evict_file(&std::fs::File::open(&copy).unwrap()).unwrap();
+    std::fs::read(&copy).unwrap();
+    for io in ["direct", "mapped"] {
+        let copy = copy.to_str().unwrap();
+        let common = ["run", copy, "Hello", "--raw", "-n", "4", "--ctx", "256", "--memory"];
+        let said = json(&[&common[..], &["120MB", "--io", io]].concat());
+        let peak = said["memory"]["rss_peak_bytes"].as_u64().unwrap();
+        assert!(peak <= 120_000_000, "{io}: {peak}");
+    }
+}

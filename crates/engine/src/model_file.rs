@@ -87,13 +87,13 @@ impl Model {
         let chat_template = chat_template.map(str::to_owned);
         let sampler_defaults = SamplerDefaults::read(gguf);
         let header_bytes = headers.iter().map(Gguf::header_bytes).sum();
-        let header_ends: Vec<u64> = headers.iter().map(Gguf::data_offset).collect();
         let places = places(&table);
         drop(table);
         drop(headers);
-        // The headers have been read for good: their pages need not count against the budget.
-        for (shard, end) in shards.iter().zip(header_ends) {
-            shard.mapping.unmap_pages(0..index(end.min(shard.file.size())))?;
+        // The headers have been read for good: their pages, and what was mapped with the last of them, need not
+        // count against the budget.
+        for shard in &shards {
+            shard.mapping.unmap_pages(0..shard.mapping.len())?;
         }
         Ok(Self {
             shards,

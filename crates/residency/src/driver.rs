@@ -280,13 +280,11 @@ impl Driver {
 
     /// Mapped streaming: drops the pages of a unit that has lost its slot.
     fn drop_unit(&mut self, plan: &Plan, unit: UnitId) -> Result<(), ResidencyError> {
-        let (Streaming::Mapped, Some(mapped), Some(experts)) =
-            (self.streaming, &mut self.mapped, &self.experts)
-        else {
+        let (Streaming::Mapped, Some(mapped)) = (self.streaming, &mut self.mapped) else {
             return Ok(());
         };
         for id in plan.extents().units()[unit.index()].slices {
-            mapped.drop_pages(&plan.extents()[id.index()], experts.droppable(plan, id))?;
+            mapped.drop_behind(&plan.extents()[id.index()])?;
         }
         Ok(())
     }
@@ -357,7 +355,7 @@ impl Driver {
         }
         let x = plan.streamed().get(tile as usize).map(|id| plan.extents()[id.index()]);
         match (&mut self.mapped, x) {
-            (Some(mapped), Some(x)) => mapped.drop_behind(&x, tile),
+            (Some(mapped), Some(x)) => mapped.drop_behind(&x),
             _ => Ok(()),
         }
     }

@@ -20,7 +20,7 @@
 //!
 //! The map: `extent` what is used, `plan` and `select` what stays, `ring` and `schedule` what is read
 //! next, `store` the face, `driver` between the schedule and the lanes, `direct` and `mapped` the two
-//! lanes, `rows` single rows, `touch` a record of what was used, `watch` pinned pages that were taken away, `sim` machines we do not
+//! lanes, `kept` whose pages are whose, `rows` single rows, `touch` a record of what was used, `watch` pinned pages that were taken away, `sim` machines we do not
 //! have, `probe` the one we do.
 #![forbid(unsafe_code)]
 
@@ -31,6 +31,7 @@ mod error;
 pub mod experts;
 mod extent;
 mod filling;
+mod kept;
 mod mapped;
 mod plan;
 #[cfg(test)]

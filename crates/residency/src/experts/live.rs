@@ -2,7 +2,7 @@
 //! unit's slices have come.
 
 use crate::experts::{Admit, Claim, Classes, ExpertCache, Policy, Standing};
-use crate::extent::{Extent, ExtentId, Extents, UNIT_SLICES, UnitId, Use};
+use crate::extent::{UNIT_SLICES, UnitId};
 use crate::plan::Plan;
 use crate::ring::SlotId;
 use crate::stats::LayerTraffic;
@@ -42,7 +42,6 @@ pub(crate) struct LiveExperts {
     /// What larger caches would have hit.
     ghosts: Vec<Ghost>,
     ghost_uses: u64,
-    neighbours: Neighbours,
     guesses: Guesses,
     /// Units that a guess is about, while room is made for it.
     kept: Vec<UnitId>,
@@ -155,7 +154,6 @@ impl LiveExperts {
             unit_bytes: extents.units().iter().map(bytes).collect(),
             ghosts: GHOST_PERCENT.map(ghost).into_iter().collect(),
             ghost_uses: 0,
-            neighbours: Neighbours::new(extents),
             guesses: Guesses::default(),
             kept: Vec::with_capacity(most),
         }
@@ -329,15 +327,6 @@ impl LiveExperts {
         hits.iter_mut().zip(&self.ghosts).for_each(|(h, ghost)| *h = ghost.hits);
         (self.ghost_uses, hits)
     }
-
-    /// The pages of a slice that nobody else in memory shares, to be dropped with it.
-    pub fn droppable(&self, plan: &Plan, id: ExtentId) -> std::ops::Range<u64> {
-        self.neighbours.alone(plan, id, |x| match x.usage {
-            Use::Expert { unit, .. } => self.cache.standing(unit) != Standing::Absent,
-            Use::Tile | Use::Always => true,
-            Use::Lookup => false,
-        })
-    }
 }
 
 impl Ghost {
@@ -358,48 +347,5 @@ impl Ghost {
                 self.cache.release(slot);
             }
         }
-    }
-}
-
-/// The extents in the order of the file, to find who shares a page.
-struct Neighbours {
-    order: Vec<ExtentId>,
-    rank: Vec<u32>,
-}
-
-impl Neighbours {
-    fn new(extents: &Extents) -> Neighbours {
-        let mut order: Vec<ExtentId> = extents.iter().map(|x| x.id).collect();
-        order.sort_by_key(|id| (extents[id.index()].source, extents[id.index()].offset));
-        let mut rank = vec![0; order.len()];
-        (0u32..).zip(&order).for_each(|(i, id)| rank[id.index()] = i);
-        Neighbours { order, rank }
-    }
-
-    fn alone(
-        &self,
-        plan: &Plan,
-        id: ExtentId,
-        is_in: impl Fn(&Extent) -> bool,
-    ) -> std::ops::Range<u64> {
-        const PAGE: u64 = crate::plan::PAGE_BYTES;
-        let extents = plan.extents();
-        let x = extents[id.index()];
-        let pages = x.aligned(PAGE);
-        let rank = self.rank[id.index()] as usize;
-        let touches = |other: &Extent, page: u64| {
-            other.source == x.source && other.offset < page + PAGE && other.end() > page
-        };
-        let shared = |page: u64| {
-            let of = |id: &ExtentId| extents[id.index()];
-            let before = self.order[..rank].iter().rev().map(of);
-            let behind = self.order[rank + 1..].iter().map(of);
-            before.take_while(|o| touches(o, page)).any(|o| is_in(&o))
-                || behind.take_while(|o| touches(o, page)).any(|o| is_in(&o))
-        };
-        let last = pages.end - PAGE;
-        let start = if shared(pages.start) { pages.start + PAGE } else { pages.start };
-        let end = if shared(last) { last } else { pages.end };
-        start..end.max(start)
     }
 }
