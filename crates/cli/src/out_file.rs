@@ -20,13 +20,15 @@ impl OutFile {
     /// Begins the file that the option `flag` names.
     ///
     /// # Errors
-    /// Exit status 2: the folder is not there or not writable, the path is a folder or a model.
+    /// Exit status 2: the folder is not there or not writable, the path is a folder, a model, or a
+    /// link to nothing.
     pub fn create(path: &Path, flag: &str) -> Result<Self, Failure> {
         let refused = |why: &dyn std::fmt::Display| {
             Failure::input(format!("cannot write {}", path.display()))
                 .why(why)
                 .mend(format!("{flag} FILE, in a folder that is there and that you may write to"))
         };
+        let path = &through_links(path).map_err(|e| refused(&e))?;
         let part = match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => return Err(refused(&"it is a folder")),
             Ok(meta) if !meta.is_file() => None,
@@ -112,6 +114,15 @@ fn part_path(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(format!(".{name}.{}.part", std::process::id())))
 }
 
+/// What a link stands for is written, as a shell does it; the link stays.
+fn through_links(path: &Path) -> io::Result<PathBuf> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_symlink() => fs::canonicalize(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("it is a link: {error}"))),
+        _ => Ok(path.to_owned()),
+    }
+}
+
 fn is_model(path: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && &magic == b"GGUF")
@@ -135,12 +146,18 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         let model = dir.join("m.gguf");
         fs::write(&model, "GGUF....").unwrap();
-        for bad in [model.as_path(), dir.as_path(), &dir.join("none/a.json"), Path::new("/")] {
+        let (link, loose) = (dir.join("link"), dir.join("loose"));
+        std::os::unix::fs::symlink("a.json", &link).unwrap();
+        std::os::unix::fs::symlink("none", &loose).unwrap();
+        OutFile::create(&link, "--x").unwrap().put(b"newer").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"newer");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        for bad in [loose.as_path(), &model, &dir, &dir.join("none/a.json"), Path::new("/")] {
             let failure = OutFile::create(bad, "--x").unwrap_err().to_string();
             assert_eq!(failure.lines().count(), 3, "{failure}");
         }
         OutFile::create(Path::new("/dev/null"), "--x").unwrap().put(b"gone").unwrap();
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "nothing is left over");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 4, "nothing is left over");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

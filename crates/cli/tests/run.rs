@@ -299,6 +299,45 @@ fn perplexity_scores_the_second_halves() {
 }
 
 #[test]
+fn saved_logprobs_cost_no_other_file() {
+    let tiny = Tiny::new(None);
+    let text = tiny.folder.join("text");
+    std::fs::write(&text, "x".repeat(100)).unwrap();
+    let save = |path: &std::path::Path| {
+        let path = path.to_str().unwrap();
+        let file = text.to_str().unwrap();
+        tiny.run("perplexity", &["-f", file, "--ctx", "64", "--save-logprobs", path])
+    };
+    let model = std::fs::read(&tiny.path).unwrap();
+    let ran = save(&tiny.path);
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("it is a model, which would be lost"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(&tiny.path).unwrap(), model);
+    let ran = save(&tiny.folder.join("none/kept"));
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("--save-logprobs FILE"), "{}", ran.stderr);
+
+    let (kept, link) = (tiny.folder.join("kept"), tiny.folder.join("link"));
+    std::fs::write(tiny.folder.join("kept.part"), "mine").unwrap();
+    std::fs::write(&kept, "old").unwrap();
+    std::os::unix::fs::symlink(&kept, &link).unwrap();
+    let ran = save(&link);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(std::fs::read(&kept).unwrap().starts_with(b"_logits_"));
+    assert_eq!(std::fs::read(tiny.folder.join("kept.part")).unwrap(), b"mine");
+
+    // A device is written to, not replaced; what it says is told.
+    let (full, device) = (tiny.folder.join("full"), std::path::Path::new("/dev/full"));
+    std::os::unix::fs::symlink(device, &full).unwrap();
+    let ran = save(&full);
+    assert_error(&ran, 1);
+    assert!(ran.stderr.contains("cannot write /dev/full\n  No space left"), "{}", ran.stderr);
+    assert!(std::fs::symlink_metadata(&full).unwrap().is_symlink());
+    assert_eq!(tiny.folder.files(), ["full", "kept", "kept.part", "link", "text", "tiny.gguf"]);
+}
+
+#[test]
 fn ctrl_c_stops_the_answer_and_says_so() {
     let tiny = Tiny::new(None);
     let mut command = lowtide(tiny.folder.path());

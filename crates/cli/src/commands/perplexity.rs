@@ -1,11 +1,9 @@
 //! `lowtide perplexity`: how well a model predicts a text, over chunks as llama-perplexity cuts
 //! them.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lowtide_engine::perplexity::{Perplexity, PerplexityOptions, perplexity as score};
 use lowtide_tokenizer::EncodeOptions;
 use serde::Serialize;
@@ -15,10 +13,10 @@ use crate::failure::Failure;
 use crate::human;
 use crate::input;
 use crate::load::{self, Expected, Loaded, Opened, Phase};
+use crate::out_file::OutFile;
 use crate::output::Stdout;
 use crate::progress::Steps;
 use crate::signals::Interruptible;
-use crate::store::part_path;
 
 /// llama-perplexity's.
 const CONTEXT_DEFAULT: u32 = 512;
@@ -35,6 +33,10 @@ struct Document<'a> {
 /// Scores a text.
 pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let context = args.budget.ctx.unwrap_or(CONTEXT_DEFAULT) as usize;
+    // Before the model is looked at: a path that cannot be written is said at once.
+    let mut save = (args.save_logprobs.as_deref())
+        .map(|path| OutFile::create(path, "--save-logprobs").map(Saved))
+        .transpose()?;
     let opened = load::open(&args.model, &args.budget)?;
     let mut tokens = tokens(&opened, args)?;
     let tokens_in_text = tokens.len();
@@ -46,7 +48,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let vocabulary = opened.model.tokenizer().vocab_size() as u64;
     // A number for each token of the second halves; while rows are saved, one of them as the file wants it.
     let scores = size_of::<f32>() as u64 * (tokens.len() as u64 / 2);
-    let row = if args.save_logprobs.is_some() { 4 * vocabulary } else { 0 };
+    let row = if save.is_some() { 4 * vocabulary } else { 0 };
     let expected = Expected {
         prompt_tokens: Some(context),
         logit_rows: context / 2,
@@ -55,12 +57,11 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         caller_bytes: scores + row,
     };
     let mut loaded = opened.load(&args.budget, expected)?;
-    let mut scored = match &args.save_logprobs {
-        None => run(&mut loaded, &tokens, context, args.chunks, None)?,
-        Some(path) => {
-            saved(path, |out| run(&mut loaded, &tokens, context, args.chunks, Some(out)))?
-        }
-    };
+    let out = save.as_mut().map(|out| out as &mut dyn Write);
+    let mut scored = run(&mut loaded, &tokens, context, args.chunks, out)?;
+    if let Some(Saved(out)) = save {
+        out.commit()?;
+    }
     scored.tokens = tokens_in_text;
     print(&scored, args.json)
 }
@@ -75,24 +76,23 @@ fn tokens(opened: &Opened, args: &PerplexityArgs) -> Result<Vec<u32>> {
     Ok(allowance.encoded(|heap_max| tokenizer.encode_within(&text, options, heap_max))?)
 }
 
-/// Runs with a file to write to that appears only when it is whole.
-fn saved(
-    path: &Path,
-    run: impl FnOnce(&mut dyn Write) -> Result<Perplexity>,
-) -> Result<Perplexity> {
-    let part = part_path(path);
-    let describe = || format!("cannot write {}", path.display());
-    let mut out = BufWriter::new(File::create(&part).with_context(describe)?);
-    let scored = run(&mut out).and_then(|scored| {
-        out.flush().with_context(describe)?;
-        std::fs::rename(&part, path).with_context(describe)?;
-        Ok(scored)
-    });
-    if scored.is_err() {
-        // The error that is on its way matters more than this one.
-        let _ = std::fs::remove_file(&part);
+/// What the engine writes to: it knows no paths, so an error names the file here.
+struct Saved(OutFile);
+
+impl Saved {
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), self.0.failed(error))
     }
-    scored
+}
+
+impl Write for Saved {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(|error| self.named(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(|error| self.named(&error))
+    }
 }
 
 fn run(
