@@ -150,6 +150,18 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", crate::failure::one_line(text));
 }
 
+/// A wait that somebody else is the cause of, if it is long enough to be wondered about.
+pub fn pausing(why: &str, wait: Duration) {
+    if wait < LINE_FIRST {
+        return;
+    }
+    if std::io::stderr().is_terminal() {
+        // A bar may stand in this line; its next draw is in the line below.
+        let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
+    }
+    note(&format!("{why}; asking again in {}", human::seconds(wait.as_secs_f64())));
+}
+
 /// A line that is replaced by what follows, for waits without a measure; nothing off a terminal.
 pub struct Waiting {
     bar: Option<ProgressBar>,

@@ -1,25 +1,26 @@
-//! Fetching files over HTTP: resumed, retried, with the certificates of this machine.
+//! Asking over HTTP: retried, with the certificates of this machine.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ureq::http::{Response, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use crate::progress::Transfer;
+use crate::progress;
 
 /// A server that takes longer to say who it is is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A silent connection is given up, and the fetch is resumed on a new one.
 const READ_TIMEOUT: Duration = Duration::from_secs(45);
-/// Attempts in a row that bring no byte, where some earlier one did.
+/// Attempts in a row that get no further, with a server that has answered.
 const ATTEMPTS_MAX: u32 = 5;
 /// The same where the server has never answered.
 const ATTEMPTS_MAX_UNHEARD: u32 = 2;
+/// A server that asks for more patience (`Retry-After`) is asked again after this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Answers that are not files (a hub's list) are small.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -52,7 +53,7 @@ impl fmt::Display for HttpError {
 impl std::error::Error for HttpError {}
 
 /// What to fetch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Source<'a> {
     /// `http:` or `https:`.
     pub url: &'a str,
@@ -60,6 +61,79 @@ pub struct Source<'a> {
     pub token: Option<&'a str>,
     /// The file's length, where it is known beforehand.
     pub bytes: Option<u64>,
+    /// Its SHA-256, where it is known beforehand.
+    pub sha256: Option<&'a str>,
+    /// The hub's revision that the address names, if it names one: its bytes never change.
+    pub revision: Option<&'a str>,
+}
+
+impl Source<'_> {
+    /// The last word of the address, for people; an address may hold a password.
+    fn name(&self) -> &str {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// Which bytes of a source are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ask<'a> {
+    /// The first one.
+    pub from: u64,
+    /// The one after the last, where not all are wanted.
+    pub to: Option<u64>,
+    /// All bytes instead, where the file is no longer the one with this ETag.
+    pub if_range: Option<&'a str>,
+}
+
+/// Why an attempt brought no more.
+pub(super) struct Cut {
+    why: HttpError,
+    /// When the server wants to be asked again.
+    retry_after: Option<Duration>,
+}
+
+impl From<HttpError> for Cut {
+    fn from(why: HttpError) -> Self {
+        Self { why, retry_after: None }
+    }
+}
+
+impl Cut {
+    /// The server is busy.
+    pub fn of_status(response: &Response<Body>) -> Self {
+        let seconds =
+            header_text(response, &header::RETRY_AFTER).and_then(|s| s.trim().parse().ok());
+        let why = HttpError::Status(response.status().as_u16());
+        Self { why, retry_after: seconds.map(Duration::from_secs) }
+    }
+}
+
+/// What is left of the patience with a server.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// The length reached so far.
+    reached: u64,
+    /// Attempts in a row that got no further.
+    failures: u32,
+    /// It has answered.
+    heard: bool,
+}
+
+impl Patience {
+    /// With so many bytes to begin with.
+    pub fn from(reached: u64) -> Self {
+        Self { reached, ..Self::default() }
+    }
+
+    /// One more attempt ended at this length; whether there is to be another.
+    fn goes_on(&mut self, reached: u64, why: &HttpError) -> bool {
+        let is_further = reached > self.reached;
+        self.reached = self.reached.max(reached);
+        self.heard |= is_further || !matches!(why, HttpError::Unreachable(_));
+        self.failures = if is_further { 1 } else { self.failures + 1 };
+        self.failures < if self.heard { ATTEMPTS_MAX } else { ATTEMPTS_MAX_UNHEARD }
+    }
 }
 
 /// An HTTP client; proxies are taken from the environment.
@@ -67,13 +141,6 @@ pub struct Client {
     agent: Agent,
     /// The wait before the second attempt in a row; doubled for each further one.
     retry_wait: Duration,
-}
-
-/// How one attempt ended.
-enum Attempt {
-    Complete(u64),
-    /// Bytes gained, and why there are no more.
-    Cut(u64, HttpError),
 }
 
 impl Client {
@@ -104,18 +171,18 @@ impl Client {
         Self { retry_wait: Duration::from_millis(1), ..Self::new() }
     }
 
-    /// Asks for the bytes from `from` on, up to `to` where that is given.
+    /// Asks for a file, or bytes of it.
     pub(super) fn get(
         &self,
         source: &Source<'_>,
-        from: u64,
-        to: Option<u64>,
+        ask: &Ask<'_>,
     ) -> Result<Response<Body>, HttpError> {
+        let from = ask.from;
         let mut request = self.agent.get(source.url);
         if let Some(token) = source.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        match to {
+        match ask.to {
             // The last byte of a range is part of it (RFC 9110, 14.1.2).
             Some(to) => {
                 let range = format!("bytes={from}-{}", to.saturating_sub(1));
@@ -126,6 +193,9 @@ impl Client {
             }
             None => {}
         }
+        if let Some(etag) = ask.if_range {
+            request = request.header(header::IF_RANGE, etag);
+        }
         request.call().map_err(|error| match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
                 HttpError::Protocol(error.to_string())
@@ -134,129 +204,42 @@ impl Client {
         })
     }
 
-    /// Waits before the next attempt; gives up after so many in a row that brought nothing.
-    pub(super) fn wait_or_give_up(
+    /// Waits before the next attempt, which the server may have a say in; gives up after so many
+    /// in a row that got no further.
+    pub(super) fn pause(
         &self,
-        failures: u32,
-        heard: bool,
-        why: HttpError,
+        patience: &mut Patience,
+        reached: u64,
+        cut: Cut,
+        source: &Source<'_>,
     ) -> Result<(), HttpError> {
-        if failures >= if heard { ATTEMPTS_MAX } else { ATTEMPTS_MAX_UNHEARD } {
-            return Err(why);
+        if !patience.goes_on(reached, &cut.why) {
+            return Err(cut.why);
         }
-        std::thread::sleep(self.retry_wait * 2_u32.pow(failures.saturating_sub(1)));
+        let doubled = self.retry_wait * 2_u32.pow(patience.failures - 1);
+        let wait = cut.retry_after.map_or(doubled, |asked| asked.min(RETRY_AFTER_MAX));
+        progress::pausing(&format!("{}: {}", source.name(), cut.why), wait);
+        std::thread::sleep(wait);
         Ok(())
     }
 
     /// A small answer as text.
     pub fn document(&self, source: &Source<'_>) -> Result<String, HttpError> {
-        let mut response = self.get(source, 0, None)?;
-        match response.status().as_u16() {
-            200 => response
-                .body_mut()
-                .with_config()
-                .limit(DOCUMENT_BYTES_MAX)
-                .read_to_string()
-                .map_err(|error| HttpError::Unreachable(error.to_string())),
-            status => Err(HttpError::Status(status)),
-        }
-    }
-
-    /// Fetches into `part`, going on where an earlier fetch stopped. Returns the file's length.
-    /// Whether its bytes are the right ones is for the caller to check.
-    pub fn download(
-        &self,
-        source: &Source<'_>,
-        part: &Path,
-        progress: &Transfer,
-    ) -> Result<u64, HttpError> {
-        let disk = |error| HttpError::Disk(part.to_owned(), error);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(part)
-            .map_err(disk)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(HttpError::Busy(part.to_owned())),
-            // A file system without locks: then nobody is kept out, as with any other program.
-            Err(TryLockError::Error(_)) => {}
-        }
-        let mut heard = false;
-        let mut failures = 0;
+        let mut patience = Patience::default();
         loop {
-            match self.attempt(source, &mut file, part, progress)? {
-                Attempt::Complete(bytes) => {
-                    file.sync_all().map_err(disk)?;
-                    return Ok(bytes);
+            let mut response = self.get(source, &Ask::default())?;
+            match response.status().as_u16() {
+                200 => {
+                    let body = response.body_mut().with_config().limit(DOCUMENT_BYTES_MAX);
+                    let text = body.read_to_string();
+                    return text.map_err(|error| HttpError::Unreachable(error.to_string()));
                 }
-                Attempt::Cut(gained, why) => {
-                    heard |= gained > 0;
-                    failures = if gained > 0 { 1 } else { failures + 1 };
-                    self.wait_or_give_up(failures, heard, why)?;
+                status if is_passing(status) => {
+                    self.pause(&mut patience, 0, Cut::of_status(&response), source)?;
                 }
+                status => return Err(HttpError::Status(status)),
             }
         }
-    }
-
-    fn attempt(
-        &self,
-        source: &Source<'_>,
-        file: &mut File,
-        part: &Path,
-        progress: &Transfer,
-    ) -> Result<Attempt, HttpError> {
-        let disk = |error| HttpError::Disk(part.to_owned(), error);
-        let mut have = file.seek(SeekFrom::End(0)).map_err(disk)?;
-        match source.bytes {
-            Some(bytes) if have == bytes => return Ok(Attempt::Complete(have)),
-            // Longer than the whole: not a piece of it.
-            Some(bytes) if have > bytes => have = 0,
-            _ => {}
-        }
-        let response = match self.get(source, have, None) {
-            Ok(response) => response,
-            Err(why @ HttpError::Unreachable(_)) => return Ok(Attempt::Cut(0, why)),
-            Err(other) => return Err(other),
-        };
-        let total = match response.status().as_u16() {
-            200 => {
-                have = 0;
-                content_length(&response)
-            }
-            206 => match content_range(&response) {
-                Some((start, total)) if start == have => total,
-                _ => return Err(HttpError::Protocol("the server sent another range".to_owned())),
-            },
-            // Nothing comes after what is here: it is the whole, or a piece of something else.
-            416 if have > 0 => {
-                if content_range_total(&response) == Some(have) && source.bytes.is_none() {
-                    return Ok(Attempt::Complete(have));
-                }
-                file.set_len(0).map_err(disk)?;
-                progress.set_done(0);
-                let why = HttpError::Protocol("the server has no such range".to_owned());
-                return Ok(Attempt::Cut(0, why));
-            }
-            status if is_passing(status) => {
-                return Ok(Attempt::Cut(0, HttpError::Status(status)));
-            }
-            status => return Err(HttpError::Status(status)),
-        };
-        let total = total.or(source.bytes);
-        if let Some((claimed, known)) = total.zip(source.bytes).filter(|(a, b)| a != b) {
-            let why = format!("the server's file has {claimed} bytes, {known} were expected");
-            return Err(HttpError::Protocol(why));
-        }
-        file.set_len(have).map_err(disk)?;
-        file.seek(SeekFrom::Start(have)).map_err(disk)?;
-        progress.set_done(have);
-        if let Some(total) = total {
-            progress.set_total(total);
-        }
-        copy_body(response, file, have, total, part, progress)
     }
 }
 
@@ -265,41 +248,10 @@ pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
-fn copy_body(
-    response: Response<Body>,
-    file: &mut File,
-    have: u64,
-    total: Option<u64>,
-    part: &Path,
-    progress: &Transfer,
-) -> Result<Attempt, HttpError> {
-    let mut body = response.into_body().into_reader();
-    let mut buffer = vec![0; 256 << 10];
-    let mut gained: u64 = 0;
-    let cut = |gained, why: String| Ok(Attempt::Cut(gained, HttpError::Unreachable(why)));
-    loop {
-        let n = match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return cut(gained, format!("the connection broke: {error}")),
-        };
-        if total.is_some_and(|total| have + gained + n as u64 > total) {
-            return Err(HttpError::Protocol("the server sent more than the file".to_owned()));
-        }
-        file.write_all(&buffer[..n]).map_err(|error| HttpError::Disk(part.to_owned(), error))?;
-        gained += n as u64;
-        progress.add(n as u64);
-    }
-    match total {
-        Some(total) if have + gained < total => {
-            cut(gained, format!("the connection ended at {} of {total} bytes", have + gained))
-        }
-        _ => Ok(Attempt::Complete(have + gained)),
-    }
-}
-
-fn header_text<'r>(response: &'r Response<Body>, name: &header::HeaderName) -> Option<&'r str> {
+pub(super) fn header_text<'r>(
+    response: &'r Response<Body>,
+    name: &header::HeaderName,
+) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
 }
 
@@ -315,6 +267,6 @@ pub(super) fn content_range(response: &Response<Body>) -> Option<(u64, Option<u6
 }
 
 /// `bytes */200` -> 200.
-fn content_range_total(response: &Response<Body>) -> Option<u64> {
+pub(super) fn content_range_total(response: &Response<Body>) -> Option<u64> {
     header_text(response, &header::CONTENT_RANGE)?.rsplit_once('/')?.1.trim().parse().ok()
 }

@@ -30,6 +30,8 @@ pub struct HubFile {
     pub bytes: Option<u64>,
     /// Its SHA-256, where the hub tells (it does for every large file).
     pub sha256: Option<String>,
+    /// The revision that its address names, where the hub tells.
+    pub revision: Option<String>,
 }
 
 /// `GET /api/models/ORG/REPO?blobs=true`, the part that is used.
@@ -86,7 +88,7 @@ impl Hub {
     pub fn files(&self, client: &Client, name: &HubName) -> Result<Vec<HubFile>> {
         let (org, repo) = (&name.org, &name.repo);
         let url = format!("{}/api/models/{org}/{repo}?blobs=true", self.endpoint);
-        let source = Source { url: &url, token: self.token(), bytes: None };
+        let source = Source { url: &url, token: self.token(), ..Source::default() };
         let text = client.document(&source).map_err(|error| self.refused(name, &error))?;
         let repository: Repository = serde_json::from_str(&text).map_err(|error| {
             Failure::running(format!("{} gave no list of files for {name}", self.endpoint))
@@ -94,7 +96,8 @@ impl Hub {
         })?;
         let paths: Vec<&str> = repository.siblings.iter().map(|s| s.rfilename.as_str()).collect();
         let chosen = choose(&paths, name)?;
-        let revision = repository.sha.as_deref().filter(|sha| is_hex(sha)).unwrap_or("main");
+        let known = repository.sha.as_deref().filter(|sha| is_hex(sha));
+        let revision = known.unwrap_or("main");
         let files = chosen.into_iter().filter_map(|path| {
             let sibling = repository.siblings.iter().find(|s| s.rfilename == path)?;
             let lfs = sibling.lfs.as_ref();
@@ -105,6 +108,7 @@ impl Hub {
                     self.endpoint,
                     encode_path(path)
                 ),
+                revision: known.map(str::to_owned),
                 bytes: lfs.and_then(|lfs| lfs.size).or(sibling.size),
                 sha256: lfs
                     .and_then(|lfs| lfs.sha256.clone())

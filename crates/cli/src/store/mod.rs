@@ -5,16 +5,19 @@
 //! models/SmolLM2-135M-Instruct.Q4_1.gguf.sha256     as `sha256sum` writes it, made after a check
 //! models/hf/ORG/REPO/FILE.gguf
 //! models/NAME.gguf.part                             a fetch that is not finished
+//! models/NAME.gguf.part.origin                      what it is a piece of, where no checksum is known
 //! models/fetch/WHEEL.whl.part                       packages on their way
 //! models/fetch/outline-PID-N/                       headers of a hub's files, while `fit` looks at them
 //! ```
 
 pub mod catalogue;
 pub mod digest;
+mod download;
 pub mod http;
 pub mod hub;
 pub mod hub_name;
 pub mod outline;
+mod part;
 pub mod pip;
 mod prefix;
 pub mod pull;

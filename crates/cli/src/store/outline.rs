@@ -107,7 +107,8 @@ impl Refused {
 
 /// A file's header, maybe with a piece of what follows, and the file's length.
 fn header(file: &HubFile, hub: &Hub, client: &Client) -> Result<(Vec<u8>, u64), Refused> {
-    let source = Source { url: &file.url, token: hub.token(), bytes: file.bytes };
+    let source =
+        Source { url: &file.url, token: hub.token(), bytes: file.bytes, ..Source::default() };
     let mut bytes = Vec::new();
     let mut wanted = FIRST_BYTES;
     loop {

@@ -5,14 +5,16 @@ use std::io::{self, Read};
 use ureq::Body;
 use ureq::http::Response;
 
-use super::http::{Client, HttpError, Source, content_length, content_range, is_passing};
+use super::http::{
+    Ask, Client, Cut, HttpError, Patience, Source, content_length, content_range, is_passing,
+};
 
 /// How one attempt ended.
 enum Attempt {
     /// All that was wanted is there; the file's length.
     Complete(u64),
-    /// Whether it brought anything, and why there is no more.
-    Cut(bool, HttpError),
+    /// Why there is no more.
+    Cut(Cut),
 }
 
 impl Client {
@@ -25,15 +27,12 @@ impl Client {
         bytes: &mut Vec<u8>,
         wanted: u64,
     ) -> Result<u64, HttpError> {
-        let mut heard = !bytes.is_empty();
-        let mut failures = 0;
+        let mut patience = Patience::from(bytes.len() as u64);
         loop {
             match self.attempt_prefix(source, bytes, wanted)? {
                 Attempt::Complete(total) => return Ok(total),
-                Attempt::Cut(gained, why) => {
-                    heard |= gained;
-                    failures = if gained { 1 } else { failures + 1 };
-                    self.wait_or_give_up(failures, heard, why)?;
+                Attempt::Cut(cut) => {
+                    self.pause(&mut patience, bytes.len() as u64, cut, source)?;
                 }
             }
         }
@@ -50,9 +49,10 @@ impl Client {
         if let Some(total) = source.bytes.filter(|_| have >= wanted) {
             return Ok(Attempt::Complete(total));
         }
-        let response = match self.get(source, have, Some(wanted)) {
+        let ask = Ask { from: have, to: Some(wanted), if_range: None };
+        let response = match self.get(source, &ask) {
             Ok(response) => response,
-            Err(why @ HttpError::Unreachable(_)) => return Ok(Attempt::Cut(false, why)),
+            Err(why @ HttpError::Unreachable(_)) => return Ok(Attempt::Cut(why.into())),
             Err(other) => return Err(other),
         };
         let (skip, total) = match response.status().as_u16() {
@@ -66,7 +66,7 @@ impl Client {
                 return Err(HttpError::Protocol(why));
             }
             status if is_passing(status) => {
-                return Ok(Attempt::Cut(false, HttpError::Status(status)));
+                return Ok(Attempt::Cut(Cut::of_status(&response)));
             }
             status => return Err(HttpError::Status(status)),
         };
@@ -109,5 +109,5 @@ fn take(
         Ok(_) => format!("the connection ended at {} of {total} bytes", bytes.len()),
         Err(error) => format!("the connection broke: {error}"),
     };
-    Ok(Attempt::Cut(gained > 0, HttpError::Unreachable(why)))
+    Ok(Attempt::Cut(HttpError::Unreachable(why).into()))
 }

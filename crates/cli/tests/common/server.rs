@@ -23,6 +23,15 @@ pub struct Route {
     pub no_length: bool,
     /// The first answer breaks off after so many bytes of its body.
     pub cut_first: Option<usize>,
+    /// Every answer breaks off after so many bytes of its body.
+    pub cut_always: Option<usize>,
+    /// Ranges are answered with 416, whatever they are.
+    pub refuses_ranges: bool,
+    /// So many answers are 503 first, each with this `Retry-After`.
+    pub busy_first: u32,
+    pub retry_after: Option<String>,
+    /// Sent along; a range is for those only who know it.
+    pub etag: Option<String>,
     /// Answered only with this header line.
     pub needs_header: Option<String>,
 }
@@ -95,6 +104,43 @@ fn answer(
     sent: &AtomicU64,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
+    let Some((asked, lines)) = read_request(&mut reader)? else { return Ok(()) };
+    log.lock().unwrap().push(asked.clone());
+    let route = take_route(&mut routes.lock().unwrap(), &asked.path);
+    let mut stream = reader.into_inner();
+    if let Some(location) = &route.redirect {
+        return write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
+    let total = route.body.len() as u64 + route.zeros;
+    let (status, start) = status(&route, &asked, &lines, total);
+    let end = asked.to.filter(|_| status == 206).map_or(total, |to| (to + 1).min(total));
+    write!(stream, "HTTP/1.1 {status} X\r\nConnection: close\r\n")?;
+    if !route.no_length {
+        write!(stream, "Content-Length: {}\r\n", end - start)?;
+    }
+    if let Some(etag) = &route.etag {
+        write!(stream, "ETag: {etag}\r\n")?;
+    }
+    match status {
+        206 => write!(stream, "Content-Range: bytes {start}-{}/{total}\r\n", end - 1)?,
+        416 if !route.refuses_ranges => write!(stream, "Content-Range: bytes */{total}\r\n")?,
+        503 => {
+            let wait = route.retry_after.iter();
+            wait.into_iter().try_for_each(|wait| write!(stream, "Retry-After: {wait}\r\n"))?;
+        }
+        _ => {}
+    }
+    write!(stream, "\r\n")?;
+    let cut = route.cut_first.or(route.cut_always);
+    let end = cut.map_or(end, |cut| end.min(start + cut as u64));
+    send(&mut stream, &route, start..end, sent)
+}
+
+/// What is asked, and all its lines.
+fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<(Request, Vec<String>)>> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -103,58 +149,55 @@ fn answer(
         }
         lines.push(line.trim().to_owned());
     }
-    let Some(path) = lines.first().and_then(|line| line.split(' ').nth(1)) else { return Ok(()) };
-    let header = |name: &str| {
-        let of = |line: &String| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned);
-        lines.iter().find_map(of)
-    };
-    let range = header("range: bytes=");
+    let Some(path) = lines.first().and_then(|line| line.split(' ').nth(1)) else { return Ok(None) };
+    let range = header(&lines, "range: bytes=");
     let (from, to) = match range.as_deref().and_then(|range| range.split_once('-')) {
         Some((from, to)) => (from.parse().ok(), to.parse().ok()),
         None => (None, None),
     };
-    let has_token = header("authorization:").is_some();
-    log.lock().unwrap().push(Request { path: path.to_owned(), from, to, has_token });
-    let route = {
-        let mut routes = routes.lock().unwrap();
-        let found = routes.get_mut(path).map(|route| (route.clone(), route.cut_first.take()));
-        found.map(|(route, cut)| Route { cut_first: cut, ..route })
+    let has_token = header(&lines, "authorization:").is_some();
+    Ok(Some((Request { path: path.to_owned(), from, to, has_token }, lines)))
+}
+
+fn header(lines: &[String], name: &str) -> Option<String> {
+    let of = |line: &String| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned);
+    lines.iter().find_map(of)
+}
+
+/// The route as it is for this answer; what is for the first one only is used up.
+fn take_route(routes: &mut HashMap<String, Route>, path: &str) -> Route {
+    let Some(route) = routes.get_mut(path) else {
+        return Route { status: Some(404), ..Route::default() };
     };
-    let mut stream = reader.into_inner();
-    let missing = Route { status: Some(404), ..Route::default() };
-    let route = route.unwrap_or(missing);
-    if let Some(location) = &route.redirect {
-        return write!(
-            stream,
-            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
+    let mut now = route.clone();
+    if let Some(left) = route.busy_first.checked_sub(1) {
+        route.busy_first = left;
+        now.status = Some(503);
+    } else {
+        route.cut_first = None;
     }
-    let allowed = route
-        .needs_header
-        .as_ref()
-        .is_none_or(|header| lines.iter().any(|line| line.eq_ignore_ascii_case(header)));
-    let total = route.body.len() as u64 + route.zeros;
-    let (status, start) = match (route.status, from) {
-        _ if !allowed => (401, 0),
+    now
+}
+
+/// The status, and where the body begins.
+fn status(route: &Route, asked: &Request, lines: &[String], total: u64) -> (u16, u64) {
+    let wanted = &route.needs_header;
+    let is = |header: &String| lines.iter().any(|line| line.eq_ignore_ascii_case(header));
+    let known = header(lines, "if-range: ");
+    let is_other = known.is_some() && known != route.etag.as_ref().map(|e| e.to_ascii_lowercase());
+    match (route.status, asked.from) {
+        _ if !wanted.as_ref().is_none_or(is) => (401, 0),
         (Some(status), _) => (status, 0),
-        (None, Some(from)) if !route.no_ranges && from >= total => (416, total),
-        (None, Some(from)) if !route.no_ranges => (206, from),
+        (None, Some(_)) if route.refuses_ranges => (416, total),
+        (None, Some(from)) if !route.no_ranges && !is_other => {
+            if from >= total {
+                (416, total)
+            } else {
+                (206, from)
+            }
+        }
         _ => (200, 0),
-    };
-    let end = to.filter(|_| status == 206).map_or(total, |to| (to + 1).min(total));
-    let length = end - start;
-    write!(stream, "HTTP/1.1 {status} X\r\nConnection: close\r\n")?;
-    if !route.no_length {
-        write!(stream, "Content-Length: {length}\r\n")?;
     }
-    match status {
-        206 => write!(stream, "Content-Range: bytes {start}-{}/{total}\r\n", end - 1)?,
-        416 => write!(stream, "Content-Range: bytes */{total}\r\n")?,
-        _ => {}
-    }
-    write!(stream, "\r\n")?;
-    let end = route.cut_first.map_or(end, |cut| end.min(start + cut as u64));
-    send(&mut stream, &route, start..end, sent)
 }
 
 fn send(
