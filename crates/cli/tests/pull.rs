@@ -266,4 +266,67 @@ fn a_file_is_brought_in_only_if_it_is_a_model() {
     assert_eq!(std::fs::read(models.join("good.gguf")).unwrap(), small_model());
     let ran = run(lowtide(&models).arg("list"));
     assert!(ran.stdout.contains("good.gguf") && ran.stdout.contains("unchecked"), "{}", ran.stdout);
+    // A name of the catalogue is for that model only.
+    let named = folder.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    std::fs::write(&named, small_model()).unwrap();
+    let ran = run(lowtide(&models).arg("pull").arg(&named));
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("SHA-256"), "{}", ran.stderr);
+    assert_eq!(std::fs::read_dir(&models).unwrap().count(), 1);
+}
+
+#[test]
+fn links_bring_the_file_and_every_name_is_listed() {
+    let folder = Folder::new();
+    std::fs::write(folder.join("m.gguf"), small_model()).unwrap();
+    let models = folder.join("models");
+    let absolute = folder.join("m.gguf");
+    for (to, name, stored) in [
+        (Path::new("m.gguf"), "relative.gguf", "relative.gguf"),
+        (&absolute, "absolute.gguf", "absolute.gguf"),
+        (&absolute, "noext", "noext.gguf"),
+        (&absolute, "v1.5", "v1.5.gguf"),
+        (&absolute, "BIG.GGUF", "BIG.gguf"),
+    ] {
+        let link = folder.join(name);
+        std::os::unix::fs::symlink(to, &link).unwrap();
+        let ran = run(lowtide(&models).arg("pull").arg(&link));
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{name}");
+        let meta = std::fs::symlink_metadata(models.join(stored)).unwrap();
+        assert!(meta.is_file(), "{name} is a file of its own");
+        let listed = run(lowtide(&models).arg("list")).stdout;
+        assert!(listed.contains(stored), "{stored} is not in\n{listed}");
+    }
+    // A second one of the same name is refused, what is in the folder is there already.
+    assert_error(&run(lowtide(&models).arg("pull").arg(folder.join("noext"))), 2);
+    let again = run(lowtide(&models).arg("pull").arg(models.join("noext.gguf")));
+    assert!(again.status == 0 && again.stdout.contains("was here"), "{}", again.stderr);
+}
+
+#[test]
+fn a_split_set_comes_whole_or_not_at_all() {
+    let folder = Folder::new();
+    let part = |i: usize| folder.join(&format!("set-{i:05}-of-00003.gguf"));
+    let models = folder.join("models");
+    let pull = || run(lowtide(&models).arg("pull").arg(part(1)));
+    let brought = || std::fs::read_dir(&models).unwrap().count();
+    std::fs::write(part(1), small_model()).unwrap();
+    std::fs::write(part(3), small_model()).unwrap();
+    let ran = pull();
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("set-00002-of-00003.gguf"), "{}", ran.stderr);
+    assert_eq!(brought(), 0);
+    std::fs::write(part(2), b"no model").unwrap();
+    assert_error(&pull(), 2);
+    assert_eq!(brought(), 0);
+    std::fs::write(part(2), small_model()).unwrap();
+    assert_eq!(pull().status, 0);
+    let list = run(lowtide(&models).args(["list", "--json"])).stdout;
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["models"].as_array().unwrap().len(), 1);
+    assert_eq!(list["models"][0]["bytes"], 3 * small_model().len());
+    assert_error(&pull(), 2);
+    let ran = run(lowtide(&models).args(["rm", "set-00001-of-00003"]));
+    assert_eq!((ran.status, brought()), (0, 0), "{}", ran.stderr);
+    assert!(part(1).exists() && part(3).exists());
 }

@@ -16,7 +16,7 @@ use crate::store::http::Client;
 use crate::store::hub::Hub;
 use crate::store::hub_name::HubName;
 use crate::store::pull::{self, Pulled};
-use crate::store::{Check, Store, Stored, make_dir};
+use crate::store::{Check, Store, Stored, import, make_dir};
 
 /// Fetches models and prints where each of them is.
 pub fn pull(args: &PullArgs) -> Result<()> {
@@ -48,9 +48,7 @@ fn pull_one(store: &Store, model: &OsStr) -> Result<Pulled> {
     }
     let path = Path::new(model);
     if path.is_file() {
-        // Only models come into the folder.
-        crate::header::Header::read(path)?;
-        return pull::file(store, path);
+        return import::file(store, path);
     }
     let names: Vec<&str> = CATALOGUE.iter().map(|entry| entry.name).collect();
     Err(Failure::input(format!("{} is nothing that can be fetched", path.display()))

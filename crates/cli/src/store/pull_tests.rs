@@ -361,32 +361,3 @@ fn two_fetches_do_not_write_one_file() {
     let error = Client::impatient().download(&source, &part, &progress).unwrap_err();
     assert!(matches!(error, HttpError::Busy(_)), "{error}");
 }
-
-#[test]
-fn files_are_brought_in_whole_sets_and_never_over_others() {
-    let (folder, outside) = (Folder::new(), Folder::new());
-    let store = Store::at(&folder.0);
-    for i in 1..=2 {
-        fs::write(outside.0.join(format!("set-{i:05}-of-00002.gguf")), [i; 5]).unwrap();
-    }
-    let pulled = file(&store, &outside.0.join("set-00001-of-00002.gguf")).unwrap();
-    assert_eq!((pulled.bytes, pulled.already), (10, false));
-    let listed = store.list().unwrap();
-    assert_eq!((listed.len(), listed[0].bytes, listed[0].files.len()), (1, 10, 2));
-    assert_eq!(listed[0].check, Check::Unknown);
-    assert!(file(&store, &outside.0.join("set-00001-of-00002.gguf")).is_err());
-    assert!(file(&store, &pulled.path).unwrap().already);
-    assert_eq!(store.remove(&listed[0]).unwrap(), 10);
-    assert_eq!(folder.names(), [""; 0]);
-    assert_eq!(outside.names().len(), 2);
-}
-
-#[test]
-fn a_file_that_bears_a_catalogue_name_must_be_that_model() {
-    let (folder, outside) = (Folder::new(), Folder::new());
-    let path = outside.0.join(CATALOGUE[0].file);
-    fs::write(&path, b"GGUF").unwrap();
-    let error = file(&Store::at(&folder.0), &path).unwrap_err();
-    assert!(error.to_string().contains("SHA-256"), "{error}");
-    assert_eq!(folder.names(), [""; 0]);
-}
