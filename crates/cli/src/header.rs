@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use lowtide_gguf::split::{SplitInfo, shard_names};
 use lowtide_gguf::{Error, Gguf};
 
 use crate::failure::{Failure, STATUS_INPUT};
@@ -44,6 +45,24 @@ impl Header {
                 Ok(_) => return Ok(header),
             }
         }
+    }
+
+    /// The headers of all parts of the set that the file is one of, in order; of one file its own.
+    pub fn read_set(path: &Path) -> Result<Vec<Self>> {
+        let given = Self::read(path)?;
+        let wrong = |error: Error| Failure::from_lines(&error, STATUS_INPUT).about(path.display());
+        let Some(info) = SplitInfo::read(&given.gguf()?).map_err(wrong)?.filter(|i| i.count > 1)
+        else {
+            return Ok(vec![given]);
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let names = shard_names(&name, info).map_err(wrong)?;
+        names.iter().map(|name| Self::read(&path.with_file_name(name))).collect()
+    }
+
+    /// The file it is of.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The parsed header.

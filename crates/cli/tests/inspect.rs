@@ -69,6 +69,53 @@ fn block_formats_nobody_knows_are_shown_by_number() {
     assert!(document["tensors"][0]["type"].is_null() && document["tensors"][0]["bytes"].is_null());
 }
 
+/// Part `no` (from 0) of a set of two: one tensor in each.
+fn part(no: u32, tensor: &str) -> Vec<u8> {
+    let mut writer = HeaderWriter::new();
+    if no == 0 {
+        writer.str("general.architecture", "llama");
+    }
+    writer.u16("split.no", no as u16).u16("split.count", 2).i32("split.tensors.count", 2);
+    writer.tensor(tensor, &[32, 10 * (u64::from(no) + 1)], GgmlType::F32);
+    let layout = writer.finish().unwrap();
+    let mut file = layout.header;
+    file.resize(layout.file_bytes as usize, 0);
+    file
+}
+
+#[test]
+fn a_split_set_is_shown_as_one_model() {
+    let folder = Folder::new();
+    let (a, b) = (part(0, "token_embd.weight"), part(1, "output_norm.weight"));
+    let path = |no: u32| folder.join(&format!("set-0000{no}-of-00002.gguf"));
+    std::fs::write(path(1), &a).unwrap();
+    std::fs::write(path(2), &b).unwrap();
+    // Whichever part is named.
+    for named in [path(1), path(2)] {
+        let ran = run(lowtide(folder.path()).args(["inspect", "--json"]).arg(&named));
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(document["path"], path(1).to_str().unwrap());
+        assert_eq!(document["architecture"], "llama");
+        assert_eq!(document["file_bytes"], a.len() + b.len());
+        assert_eq!(document["parameters"], 320 + 640);
+        assert_eq!(document["types"][0]["bytes"], 4 * (320 + 640));
+        let tensors = document["tensors"].as_array().unwrap();
+        assert_eq!((tensors.len(), &tensors[1]["name"]), (2, &"output_norm.weight".into()));
+        assert_eq!(tensors[1]["file"], 1);
+        assert_eq!(document["files"][1]["bytes"], b.len());
+    }
+    let ran = run(lowtide(folder.path()).arg("inspect").arg(path(1)));
+    for wanted in ["2 files", "set-00002-of-00002.gguf", "output_norm.weight", "960 parameters"] {
+        assert!(ran.stdout.contains(wanted), "{wanted} is missing:\n{}", ran.stdout);
+    }
+    std::fs::remove_file(path(2)).unwrap();
+    let ran = run(lowtide(folder.path()).arg("inspect").arg(path(1)));
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("set-00002-of-00002.gguf"), "{}", ran.stderr);
+    std::fs::write(path(2), part(1, "token_embd.weight")).unwrap();
+    assert_error(&run(lowtide(folder.path()).arg("inspect").arg(path(1))), 2);
+}
+
 #[test]
 fn headers_larger_than_the_first_read_are_read_whole() {
     let folder = Folder::new();

@@ -1,17 +1,19 @@
 //! `lowtide inspect`: what a file says about itself. Reads the header only, so that models whose
-//! family or block formats are unknown can be looked at as well.
+//! family or block formats are unknown can be looked at as well. Of a split set all parts are shown
+//! as the one model that they are.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use lowtide_gguf::{ArrayRef, GgmlType, Gguf, TensorInfo, Value};
+use lowtide_gguf::split::{ShardTensor, TensorTable};
+use lowtide_gguf::{ArrayRef, GgmlType, Gguf, Value};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::args::InspectArgs;
-use crate::failure::one_line;
+use crate::failure::{Failure, STATUS_INPUT, one_line};
 use crate::header::Header;
 use crate::human::{self, Align, Table};
 use crate::output::Stdout;
@@ -25,16 +27,30 @@ const CHARACTERS_SHOWN: usize = 120;
 /// Prints a model's header.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let path = resolve::model(&Store::locate(), &args.model)?;
-    let header = Header::read(&path)?;
-    let gguf = header.gguf()?;
+    let headers = Header::read_set(&path)?;
+    let ggufs = headers.iter().map(Header::gguf).collect::<Result<Vec<_>>>()?;
+    let set = Set {
+        paths: headers.iter().map(Header::path).collect(),
+        table: TensorTable::merge(&ggufs)
+            .map_err(|error| Failure::from_lines(&error, STATUS_INPUT).about(path.display()))?,
+        ggufs: &ggufs,
+    };
+    let mut out = Stdout::lock();
     if args.json {
-        Stdout::lock().json(&document(&path, &gguf, args.full))?;
+        out.json(&set.document(args.full))?;
         return Ok(());
     }
-    let mut out = Stdout::lock();
-    text(&mut out, &path, &gguf, args.full)?;
+    set.text(&mut out, args.full)?;
     out.finish()?;
     Ok(())
+}
+
+/// A model: one file, or the parts of a split set in order.
+struct Set<'a> {
+    paths: Vec<&'a Path>,
+    /// The first holds all metadata.
+    ggufs: &'a [Gguf<'a>],
+    table: TensorTable<'a>,
 }
 
 /// What a kind of blocks takes.
@@ -45,75 +61,115 @@ struct Share {
     bytes: u64,
 }
 
-fn shares(gguf: &Gguf<'_>) -> BTreeMap<u32, Share> {
-    let mut shares: BTreeMap<u32, Share> = BTreeMap::new();
-    for tensor in gguf.tensors() {
-        let share = shares.entry(tensor.ggml_type().0).or_default();
-        share.tensors += 1;
-        share.elements = share.elements.saturating_add(tensor.elements());
-        share.bytes = share.bytes.saturating_add(tensor.byte_len().unwrap_or(0));
-    }
-    shares
-}
-
 fn type_name(ty: GgmlType) -> String {
     ty.name().map_or_else(|| format!("type {}", ty.0), str::to_owned)
 }
 
-fn parameters(gguf: &Gguf<'_>) -> u64 {
-    gguf.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.elements()))
-}
+impl Set<'_> {
+    fn first(&self) -> &Gguf<'_> {
+        &self.ggufs[0]
+    }
 
-fn text(out: &mut impl Write, path: &Path, gguf: &Gguf<'_>, full: bool) -> io::Result<()> {
-    writeln!(
-        out,
-        "{}  {}, GGUF version {}, alignment {}",
-        one_line(&path.to_string_lossy()),
-        human::bytes(gguf.file_bytes()),
-        gguf.version(),
-        gguf.alignment()
-    )?;
-    writeln!(out, "\nmetadata: {} keys", gguf.keys().len())?;
-    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left]);
-    for entry in gguf.keys() {
-        let (kind, value) = (kind(&entry.value()), shown(&entry.value(), full));
-        table.row([one_line(entry.key()), kind, value]);
+    fn is_split(&self) -> bool {
+        self.ggufs.len() > 1
     }
-    table.write(out, "  ")?;
-    writeln!(
-        out,
-        "\ntensors: {}, {} parameters, data from byte {}",
-        gguf.tensors().len(),
-        human::count(parameters(gguf)),
-        gguf.data_offset()
-    )?;
-    let columns = [Align::Left, Align::Left, Align::Left, Align::Right, Align::Right];
-    let mut table = Table::new(&columns);
-    for tensor in gguf.tensors() {
-        table.row(tensor_row(tensor));
+
+    fn file_bytes(&self) -> u64 {
+        self.ggufs.iter().map(Gguf::file_bytes).sum()
     }
-    table.write(out, "  ")?;
-    writeln!(out, "\nby type")?;
-    let mut table = Table::new(&[Align::Left, Align::Right, Align::Right, Align::Right]);
-    for (id, share) in shares(gguf) {
-        let tensors = format!("{} tensors", human::grouped(share.tensors));
-        let size = match GgmlType(id).layout() {
-            Some(_) => human::bytes(share.bytes),
-            None => "unknown size".to_owned(),
+
+    fn parameters(&self) -> u64 {
+        let elements = self.table.entries().iter().map(|entry| entry.tensor.elements());
+        elements.fold(0, u64::saturating_add)
+    }
+
+    fn shares(&self) -> BTreeMap<u32, Share> {
+        let mut shares: BTreeMap<u32, Share> = BTreeMap::new();
+        for ShardTensor { tensor, .. } in self.table.entries() {
+            let share = shares.entry(tensor.ggml_type().0).or_default();
+            share.tensors += 1;
+            share.elements = share.elements.saturating_add(tensor.elements());
+            share.bytes = share.bytes.saturating_add(tensor.byte_len().unwrap_or(0));
+        }
+        shares
+    }
+
+    fn text(&self, out: &mut impl Write, full: bool) -> io::Result<()> {
+        let gguf = self.first();
+        let more = match self.ggufs.len() {
+            1 => String::new(),
+            n => format!("{n} files, "),
         };
-        table.row([type_name(GgmlType(id)), tensors, human::count(share.elements), size]);
+        writeln!(
+            out,
+            "{}  {more}{}, GGUF version {}, alignment {}",
+            one_line(&self.paths[0].to_string_lossy()),
+            human::bytes(self.file_bytes()),
+            gguf.version(),
+            gguf.alignment()
+        )?;
+        writeln!(out, "\nmetadata: {} keys", gguf.keys().len())?;
+        let mut table = Table::new(&[Align::Left, Align::Left, Align::Left]);
+        for entry in gguf.keys() {
+            let (kind, value) = (kind(&entry.value()), shown(&entry.value(), full));
+            table.row([one_line(entry.key()), kind, value]);
+        }
+        table.write(out, "  ")?;
+        if self.is_split() {
+            self.files_text(out)?;
+        }
+        self.tensors_text(out)
     }
-    table.write(out, "  ")
+
+    fn files_text(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "\nfiles: {}", self.ggufs.len())?;
+        let mut table = Table::new(&[Align::Right, Align::Left, Align::Right, Align::Right]);
+        for (i, (path, gguf)) in self.paths.iter().zip(self.ggufs).enumerate() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let tensors = format!("{} tensors", human::grouped(gguf.tensors().len() as u64));
+            let bytes = human::bytes(gguf.file_bytes());
+            table.row([(i + 1).to_string(), one_line(&name), bytes, tensors]);
+        }
+        table.write(out, "  ")
+    }
+
+    fn tensors_text(&self, out: &mut impl Write) -> io::Result<()> {
+        let from = match self.is_split() {
+            true => "each at FILE@BYTE".to_owned(),
+            false => format!("data from byte {}", self.first().data_offset()),
+        };
+        let (count, parameters) = (self.table.entries().len(), human::count(self.parameters()));
+        writeln!(out, "\ntensors: {count}, {parameters} parameters, {from}")?;
+        let columns = [Align::Left, Align::Left, Align::Left, Align::Right, Align::Right];
+        let mut table = Table::new(&columns);
+        for entry in self.table.entries() {
+            table.row(tensor_row(entry, self.is_split()));
+        }
+        table.write(out, "  ")?;
+        writeln!(out, "\nby type")?;
+        let mut table = Table::new(&[Align::Left, Align::Right, Align::Right, Align::Right]);
+        for (id, share) in self.shares() {
+            let tensors = format!("{} tensors", human::grouped(share.tensors));
+            let size = match GgmlType(id).layout() {
+                Some(_) => human::bytes(share.bytes),
+                None => "unknown size".to_owned(),
+            };
+            table.row([type_name(GgmlType(id)), tensors, human::count(share.elements), size]);
+        }
+        table.write(out, "  ")
+    }
 }
 
-fn tensor_row(tensor: &TensorInfo<'_>) -> [String; 5] {
+fn tensor_row(entry: &ShardTensor<'_>, is_split: bool) -> [String; 5] {
+    let tensor = &entry.tensor;
+    let file = if is_split { format!("{}", entry.shard + 1) } else { String::new() };
     let dims: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
     [
         one_line(tensor.name()),
         type_name(tensor.ggml_type()),
         dims.join(" x "),
         tensor.byte_len().map_or_else(|_| "?".to_owned(), human::bytes),
-        format!("@{}", human::grouped(tensor.offset())),
+        format!("{file}@{}", human::grouped(tensor.offset())),
     ]
 }
 
@@ -156,17 +212,30 @@ fn quoted(bytes: &[u8], full: bool) -> String {
 
 #[derive(Serialize)]
 struct Document<'a> {
+    /// Of a set the first file.
     path: String,
+    /// All files together.
     file_bytes: u64,
+    files: Vec<FileDocument>,
     version: u32,
     alignment: u32,
     architecture: Option<&'a str>,
     parameters: u64,
+    /// All files together.
     header_bytes: u64,
+    /// Of the first file.
     data_offset: u64,
     metadata: serde_json::Map<String, serde_json::Value>,
     tensors: Vec<TensorDocument<'a>>,
     types: Vec<TypeDocument>,
+}
+
+#[derive(Serialize)]
+struct FileDocument {
+    path: String,
+    bytes: u64,
+    data_offset: u64,
+    tensors: usize,
 }
 
 #[derive(Serialize)]
@@ -175,6 +244,9 @@ struct TensorDocument<'a> {
     r#type: Option<&'static str>,
     type_id: u32,
     dims: &'a [u64],
+    /// Index into `files`.
+    file: u32,
+    /// In its file.
     offset: u64,
     /// Unknown where the type is.
     bytes: Option<u64>,
@@ -189,36 +261,57 @@ struct TypeDocument {
     bytes: Option<u64>,
 }
 
-fn document<'a>(path: &Path, gguf: &'a Gguf<'a>, full: bool) -> Document<'a> {
-    let metadata =
-        gguf.keys().iter().map(|entry| (entry.key().to_owned(), json_value(&entry.value(), full)));
-    let tensors = gguf.tensors().iter().map(|tensor| TensorDocument {
+impl Set<'_> {
+    fn document(&self, full: bool) -> Document<'_> {
+        let gguf = self.first();
+        let metadata = gguf
+            .keys()
+            .iter()
+            .map(|entry| (entry.key().to_owned(), json_value(&entry.value(), full)));
+        let types = self.shares().into_iter().map(|(id, share)| TypeDocument {
+            r#type: GgmlType(id).name(),
+            type_id: id,
+            tensors: share.tensors,
+            parameters: share.elements,
+            bytes: GgmlType(id).layout().map(|_| share.bytes),
+        });
+        Document {
+            path: self.paths[0].to_string_lossy().into_owned(),
+            file_bytes: self.file_bytes(),
+            files: self.file_documents(),
+            version: gguf.version(),
+            alignment: gguf.alignment(),
+            architecture: gguf.get_str("general.architecture").ok().flatten(),
+            parameters: self.parameters(),
+            header_bytes: self.ggufs.iter().map(Gguf::header_bytes).sum(),
+            data_offset: gguf.data_offset(),
+            metadata: metadata.collect(),
+            tensors: self.table.entries().iter().map(tensor_document).collect(),
+            types: types.collect(),
+        }
+    }
+
+    fn file_documents(&self) -> Vec<FileDocument> {
+        let files = self.paths.iter().zip(self.ggufs).map(|(path, gguf)| FileDocument {
+            path: path.to_string_lossy().into_owned(),
+            bytes: gguf.file_bytes(),
+            data_offset: gguf.data_offset(),
+            tensors: gguf.tensors().len(),
+        });
+        files.collect()
+    }
+}
+
+fn tensor_document<'a>(entry: &'a ShardTensor<'a>) -> TensorDocument<'a> {
+    let ShardTensor { shard, tensor } = entry;
+    TensorDocument {
         name: tensor.name(),
         r#type: tensor.ggml_type().name(),
         type_id: tensor.ggml_type().0,
         dims: tensor.dims(),
+        file: *shard,
         offset: tensor.offset(),
         bytes: tensor.byte_len().ok(),
-    });
-    let types = shares(gguf).into_iter().map(|(id, share)| TypeDocument {
-        r#type: GgmlType(id).name(),
-        type_id: id,
-        tensors: share.tensors,
-        parameters: share.elements,
-        bytes: GgmlType(id).layout().map(|_| share.bytes),
-    });
-    Document {
-        path: path.to_string_lossy().into_owned(),
-        file_bytes: gguf.file_bytes(),
-        version: gguf.version(),
-        alignment: gguf.alignment(),
-        architecture: gguf.get_str("general.architecture").ok().flatten(),
-        parameters: parameters(gguf),
-        header_bytes: gguf.header_bytes(),
-        data_offset: gguf.data_offset(),
-        metadata: metadata.collect(),
-        tensors: tensors.collect(),
-        types: types.collect(),
     }
 }
 
