@@ -20,8 +20,13 @@ impl Chooser {
         defaults: &SamplerDefaults,
         vocabulary: usize,
     ) -> Result<Self> {
-        let sampler = Sampler::new(params(options, defaults), vocabulary)
-            .map_err(|error| Failure::input(error.to_string()))?;
+        let params = params(options, defaults);
+        let leaves_none = leaves_none(&params.logit_bias, vocabulary);
+        let sampler =
+            Sampler::new(params, vocabulary).map_err(|error| Failure::input(error.to_string()))?;
+        if leaves_none {
+            return Err(no_candidate().into());
+        }
         Ok(Self { sampler })
     }
 
@@ -39,6 +44,7 @@ impl Chooser {
                 let error = lowtide_engine::Error::NonFiniteLogits { index };
                 Failure::from_lines(&error, STATUS_RUNNING)
             }
+            SamplerError::NoCandidate => no_candidate(),
             other => Failure::running(other.to_string()),
         })?;
         self.sampler.accept(id);
@@ -49,6 +55,23 @@ impl Chooser {
     pub fn seed(&self) -> u64 {
         self.sampler.seed()
     }
+}
+
+/// Whether every token of the vocabulary is forbidden.
+fn leaves_none(biases: &[(u32, f32)], vocabulary: usize) -> bool {
+    if biases.len() < vocabulary {
+        return false;
+    }
+    let forbidden = biases.iter().filter(|(_, bias)| *bias == f32::NEG_INFINITY);
+    let mut ids: Vec<u32> = forbidden.map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.len() >= vocabulary
+}
+
+fn no_candidate() -> Failure {
+    Failure::input("--logit-bias forbids every token of the vocabulary")
+        .why("an answer needs one that may come")
 }
 
 fn params(options: &SamplingOptions, file: &SamplerDefaults) -> SamplerParams {

@@ -167,6 +167,7 @@ pub fn failure(error: &Error, phase: Phase) -> anyhow::Error {
             | Error::EmptyPrompt
             | Error::TokenOutOfRange { .. }
             | Error::TextTooShort { .. }
+            | Error::ChunkTooSmall { .. }
     );
     let status = match phase {
         Phase::Opening => STATUS_INPUT,

@@ -48,10 +48,15 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     signals::install().context("cannot watch for Ctrl-C")?;
     match args::parse(std::env::args_os())? {
-        args::Parsed::Printed => Ok(()),
-        args::Parsed::Cli(cli) => match cli.command {
-            Some(command) => commands::dispatch(command),
-            None => commands::start(),
-        },
+        args::Parsed::Printed => output::check_open(),
+        args::Parsed::Cli(cli) => {
+            if cli.command.as_ref().is_none_or(args::Command::is_for_its_output) {
+                output::check_open()?;
+            }
+            match cli.command {
+                Some(command) => commands::dispatch(command),
+                None => commands::start(),
+            }
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 use std::os::fd::AsFd;
 
-use lowtide_mapping::evict_file;
+use lowtide_mapping::{evict_file, stdout_was_closed};
+
+use crate::failure::Failure;
 
 /// Marks an error as "the reader of standard output has closed it".
 #[derive(Debug)]
@@ -63,6 +65,16 @@ impl Stdout {
         self.write_all(b"\n")?;
         self.finish()
     }
+}
+
+/// Refuses to work for a result that nobody can get.
+pub fn check_open() -> anyhow::Result<()> {
+    if !stdout_was_closed() {
+        return Ok(());
+    }
+    Err(Failure::running("standard output is closed, there is nowhere to print the result")
+        .mend("lowtide ... > FILE")
+        .into())
 }
 
 fn marked(error: io::Error) -> io::Error {

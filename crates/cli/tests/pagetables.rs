@@ -57,6 +57,19 @@ fn the_text_shows_all_digits() {
 }
 
 #[test]
+fn few_tables_are_counted_and_not_put_in_percent() {
+    let folder = Folder::new();
+    let measured = |size: &str| {
+        let ran = run(lowtide(folder.path()).args(["pagetables", size, "--measure"]));
+        let mut lines = ran.stdout.lines();
+        lines.find(|line| line.starts_with("measured")).unwrap().to_owned()
+    };
+    let few = measured("5000");
+    assert!(few.contains(" of 2 tables") && !few.contains('%'), "{few}");
+    assert!(measured("4GiB").ends_with("% of that"));
+}
+
+#[test]
 fn a_measurement_that_would_fill_the_memory_is_refused() {
     let folder = Folder::new();
     let ran = run(lowtide(folder.path()).args(["pagetables", "100000TiB", "--measure"]));

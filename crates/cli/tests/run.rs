@@ -299,6 +299,34 @@ fn perplexity_scores_the_second_halves() {
 }
 
 #[test]
+fn a_context_too_small_to_score_is_told_so() {
+    let tiny = Tiny::new(None);
+    let text = tiny.folder.join("text");
+    std::fs::write(&text, "x".repeat(100)).unwrap();
+    let ran = tiny.run("perplexity", &["-f", text.to_str().unwrap(), "-c", "3"]);
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("a context of 3 tokens is too small"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("smaller --ctx"), "{}", ran.stderr);
+    std::fs::write(&text, "xx").unwrap();
+    let ran = tiny.run("perplexity", &["-f", text.to_str().unwrap(), "-c", "4"]);
+    assert_error(&ran, 2);
+    assert!(!ran.stderr.contains("smaller --ctx"), "{}", ran.stderr);
+}
+
+#[test]
+fn biases_that_leave_no_token_are_refused() {
+    let tiny = Tiny::new(None);
+    let biases: Vec<String> = (0..261).map(|id| format!("--logit-bias={id}=-inf")).collect();
+    let mut arguments = vec!["hello", "-n", "2"];
+    arguments.extend(biases.iter().map(String::as_str));
+    let ran = tiny.run("run", &arguments);
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("--logit-bias forbids every token"), "{}", ran.stderr);
+    arguments.pop();
+    assert_eq!(tiny.run("run", &arguments).status, 0);
+}
+
+#[test]
 fn saved_logprobs_cost_no_other_file() {
     let tiny = Tiny::new(None);
     let text = tiny.folder.join("text");

@@ -91,6 +91,45 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn numbers_that_are_none_are_told_what_is_wanted() {
+    let models = Folder::new();
+    for (arguments, wanted) in [
+        (&["run", "m", "--seed", "-1"][..], "a whole number of 0 or more is wanted"),
+        (&["run", "m", "--ids", ","], "a whole number of 0 or more is wanted"),
+        (&["run", "m", "--seed", "99999999999999999999"], "not as large"),
+        (&["run", "m", "--ctx", "-5"], "from 1 to 16777216 is wanted"),
+    ] {
+        let ran = run(lowtide(models.path()).args(arguments));
+        assert_error(&ran, 2);
+        assert!(ran.stderr.contains(wanted), "{arguments:?}: {wanted} not in\n{}", ran.stderr);
+    }
+}
+
+#[test]
+fn without_a_standard_output_no_result_is_lost_in_silence() {
+    let folder = Folder::new();
+    let closed = |arguments: &[&str]| {
+        let lowtide = lowtide(folder.path());
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(lowtide.get_program()).args(arguments);
+        run(shell.env("LOWTIDE_MODELS", folder.path()))
+    };
+    for arguments in [&["list"][..], &["pagetables", "1GiB"], &["--help"], &["--version"]] {
+        let ran = closed(arguments);
+        assert_error(&ran, 1);
+        assert!(ran.stderr.contains("standard output is closed"), "{}", ran.stderr);
+    }
+    // What is done all the same is done.
+    let model = folder.join("given");
+    std::fs::write(&model, small_model()).unwrap();
+    assert_eq!(closed(&["pull", model.to_str().unwrap()]).status, 0);
+    assert!(folder.join("given.gguf").exists());
+    // Nobody wants to see it: no error.
+    let ran = run(lowtide(folder.path()).arg("list").stdout(Stdio::null()));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+#[test]
 fn a_full_disk_behind_standard_output_is_an_error() {
     let models = Folder::new();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

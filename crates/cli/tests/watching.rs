@@ -141,6 +141,21 @@ fn a_watch_follows_a_process_and_ends_with_it() {
 }
 
 #[test]
+fn a_watch_that_is_stopped_says_so() {
+    let folder = Folder::new();
+    let model = tiny::write(&folder, Some(TEMPLATE));
+    let mut command = lowtide(folder.path());
+    command.arg("map").arg(&model).arg("--watch").stdout(Stdio::piped());
+    let mut watch = command.spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    let mut kill = Command::new("kill");
+    assert!(kill.args(["-INT", &watch.id().to_string()]).status().unwrap().success());
+    while lines.next().is_some() {}
+    assert_eq!(watch.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn a_chat_tells_its_memory_and_keeps_metrics_over_all_answers() {
     let folder = Folder::new();
     let model = tiny::write(&folder, Some(TEMPLATE));

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::perplexity::CHUNK_TOKENS_MIN;
+
 /// An error of the engine. `Display` gives one to three lines: what, where and why, the mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,13 +123,23 @@ pub enum Error {
     Unplanned(&'static str),
     /// Too little text to score.
     #[error(
-        "the text has {tokens} tokens, one chunk needs {needed}\n  give a longer text or a smaller --ctx"
+        "the text has {tokens} tokens, one chunk needs {needed}\n  give a longer text{}",
+        if *tokens < CHUNK_TOKENS_MIN { "" } else { " or a smaller --ctx" }
     )]
     TextTooShort {
         /// Tokens of the text.
         tokens: usize,
         /// Tokens of a chunk.
         needed: usize,
+    },
+    /// A context in which nothing can be scored.
+    #[error(
+        "a context of {context} tokens is too small: one chunk needs {}\n  the first half of a chunk is read, the second scored\n  try: --ctx 512",
+        CHUNK_TOKENS_MIN
+    )]
+    ChunkTooSmall {
+        /// Tokens of the context.
+        context: usize,
     },
     /// The caller asked to stop.
     #[error("stopped")]

@@ -8,6 +8,10 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::session::{Logits, Session};
 
+/// Of a chunk of two tokens the second half has none that is predicted from within it; four is what
+/// llama-perplexity takes at least.
+pub(crate) const CHUNK_TOKENS_MIN: usize = 4;
+
 /// The result over all chunks.
 #[derive(Debug, Clone)]
 pub struct Perplexity {
@@ -58,8 +62,11 @@ pub fn perplexity(
 ) -> Result<Perplexity, Error> {
     let context = options.context;
     let chunks = (tokens.len() / context.max(1)).min(options.chunks_max.unwrap_or(usize::MAX));
-    if chunks == 0 || context < 4 {
-        return Err(Error::TextTooShort { tokens: tokens.len(), needed: context.max(4) });
+    if context < CHUNK_TOKENS_MIN {
+        return Err(Error::ChunkTooSmall { context });
+    }
+    if chunks == 0 {
+        return Err(Error::TextTooShort { tokens: tokens.len(), needed: context });
     }
     if let Some(out) = save.as_deref_mut() {
         write_header(out, context, engine.vocabulary_length(), &tokens[..chunks * context])?;

@@ -15,6 +15,7 @@
 //! | how disk and kernel are set up | [`file_system`], [`block_device`], [`HugePages`], [`IoUringSetting`] |
 //! | the lecture's sum | [`PageTables`], [`measure_page_tables`] |
 //! | where the bytes lie on the disk | [`disk_extents`] |
+//! | whether results can be printed | [`stdout_was_closed`] |
 //!
 //! The crate knows bytes, pages and files; it does not know what a model is. Linux only: the calls it
 //! wraps (`MADV_POPULATE_READ`, `mincore`, io_uring, FIEMAP, control groups) have no equal elsewhere.
@@ -55,6 +56,7 @@ pub mod read_queue;
 pub mod request;
 pub mod resident;
 pub mod sigbus;
+mod standard_output;
 mod sys;
 mod system_root;
 
@@ -87,4 +89,5 @@ pub use read_queue::{
 pub use request::{Address, MapRequest, Protection, Sharing};
 pub use resident::{PageMap, cached_pages};
 pub use sigbus::{COVERED_BYTES, WATCHED_MAX, install_sigbus_guard};
+pub use standard_output::stdout_was_closed;
 pub use system_root::SystemRoot;

@@ -83,6 +83,13 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
+impl Command {
+    /// Whether it is of no use where nothing can be printed.
+    pub fn is_for_its_output(&self) -> bool {
+        !matches!(self, Self::Serve(_) | Self::Pull(_) | Self::Rm(_))
+    }
+}
+
 /// `lowtide run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
+use std::num::{IntErrorKind, ParseIntError};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
@@ -56,7 +57,7 @@ fn failure(error: &clap::Error, command: String) -> Failure {
         ErrorKind::ValueValidation => {
             let what = invalid_value(error).unwrap_or_else(|| what.to_owned());
             match error.source() {
-                Some(source) => Failure::input(what).why(source),
+                Some(source) => Failure::input(what).why(wanted(source)),
                 None => Failure::input(what),
             }
         }
@@ -74,6 +75,21 @@ fn failure(error: &clap::Error, command: String) -> Failure {
         None => failure,
     };
     failure.mend(format!("{command} --help"))
+}
+
+/// What would do instead; the standard library and the parser say only what they stumbled over.
+fn wanted(source: &(dyn Error + 'static)) -> String {
+    let Some(error) = source.downcast_ref::<ParseIntError>() else {
+        let text = source.to_string();
+        return match text.split_once(" is not in ").and_then(|(_, range)| range.split_once("..=")) {
+            Some((least, most)) => format!("a whole number from {least} to {most} is wanted"),
+            None => text,
+        };
+    };
+    match error.kind() {
+        IntErrorKind::PosOverflow => "a whole number that is not as large is wanted".to_owned(),
+        _ => "a whole number of 0 or more is wanted".to_owned(),
+    }
 }
 
 fn invalid_value(error: &clap::Error) -> Option<String> {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use lowtide_mapping::{
-    LEVELS, MemoryLimits, PageSize, PageTables, measure_page_tables, table_span,
+    LEVELS, MemoryLimits, PageSize, PageTables, TABLE_BYTES, measure_page_tables, table_span,
 };
 use serde::Serialize;
 
@@ -189,13 +189,31 @@ fn text(out: &mut impl Write, sum: &Sum, measured: Option<u64>) -> io::Result<()
         mib(lecture)
     )?;
     if let Some(measured) = measured {
-        let off = (measured as f64 / lecture as f64 - 1.0) * 100.0;
         let exact = human::grouped(measured);
-        writeln!(out, "measured: {} MiB ({exact} bytes), {off:+.2} % of that", mib(measured))?;
+        writeln!(
+            out,
+            "measured: {} MiB ({exact} bytes), {}",
+            mib(measured),
+            off(measured, lecture)
+        )?;
     }
     writeln!(out)?;
     by_page_size(out, sum.bytes)?;
     explain(out, sum)
+}
+
+/// How far a measurement is from the sum. The kernel counts whole tables, and one at each end may be
+/// there already for what lies beside the mapping: of few tables that is no error of some percent.
+fn off(measured: u64, lecture: u64) -> String {
+    const PERCENT_FROM_TABLES: u64 = 1000;
+    let (found, expected) = (measured / TABLE_BYTES, lecture / TABLE_BYTES);
+    if expected >= PERCENT_FROM_TABLES {
+        return format!("{:+.2} % of that", (measured as f64 / lecture as f64 - 1.0) * 100.0);
+    }
+    let tables = if expected == 1 { "table" } else { "tables" };
+    format!(
+        "{found} of {expected} {tables}: too few to measure to a percent, as tables at both ends are shared with what lies beside"
+    )
 }
 
 fn levels(out: &mut impl Write, sum: &Sum) -> io::Result<()> {

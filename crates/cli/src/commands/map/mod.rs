@@ -172,5 +172,5 @@ fn watch(layout: &Layout, process: &Process, id: Option<u32>) -> Result<()> {
             std::thread::sleep(WATCH_STEP);
         }
     }
-    Ok(())
+    Err(Failure::interrupted().into())
 }
