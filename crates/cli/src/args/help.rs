@@ -75,7 +75,7 @@ Example:
   lowtide fit llama-30b-q4_0.gguf --memory 6.8GB
   lowtide fit model.gguf --memory 6.8GB --ctx 8192 --json
 
-Reads the header only, then measures disk, memory and processor for about two seconds.";
+Reads the header only, then measures disk, memory and processor for about four seconds.";
 
 pub const DOCTOR: &str = "\
 Example:
