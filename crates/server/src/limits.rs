@@ -81,7 +81,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of all bodies that are being read, worked on, or answered.
     pub bodies_bytes: usize,
-    /// Bytes of the work on all of them: see [`crate::work`].
+    /// Bytes of the work on all of them: see `work.rs`.
     pub work_bytes: usize,
     /// Answers that are kept to a shape at a time.
     pub shapes: usize,
