@@ -14,6 +14,8 @@ use crate::human;
 /// which says more.
 const HEAP_BYTES_MIN: u64 = 1 << 20;
 
+const SET_BY_CTX: &str = "the context is set by --ctx";
+
 /// Copies of the text that exist at once, beside the one that was read, while a chat template writes it into a prompt:
 /// the message, what the template gets, what it makes of it. With five megabytes the peak was below nine.
 const TEMPLATE_COPIES: u64 = 10;
@@ -51,9 +53,19 @@ impl Allowance {
     /// For a prompt: the context is `ctx`, or what the model was trained for.
     pub fn prompt(model: &Model, ctx: Option<usize>, source: Source) -> Self {
         let (tokens, why) = match ctx {
-            Some(ctx) => (ctx, "the context is set by --ctx"),
+            Some(ctx) => (ctx, SET_BY_CTX),
             None => (model.config().context_length as usize, "the model was trained for no more"),
         };
+        Self::context(model, tokens, why, source)
+    }
+
+    /// For a message of a conversation whose context there is already.
+    pub fn message(model: &Model, context: usize, set: bool, source: Source) -> Self {
+        let why = if set { SET_BY_CTX } else { "so much it has where --ctx does not ask for more" };
+        Self::context(model, context, why, source)
+    }
+
+    fn context(model: &Model, tokens: usize, why: &'static str, source: Source) -> Self {
         let token_bytes_max = model.tokenizer().token_text_bytes_max();
         Self { context: Some(Context { tokens, why, token_bytes_max }), source }
     }
@@ -94,7 +106,7 @@ impl Allowance {
                 "no token of this model stands for more than {of_token} bytes; {}",
                 context.why
             ))
-            .mend("a larger --ctx, or a shorter prompt"));
+            .mend("a larger --ctx, or a shorter text"));
         }
         let left = self.heap_max()?;
         if bytes > left { Err(self.no_memory(has, left)) } else { Ok(()) }

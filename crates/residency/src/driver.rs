@@ -262,6 +262,7 @@ impl Driver {
                 store.board.set(id, Whereabouts::Disk);
                 self.errors.remove(&id);
             }
+            let _ = self.drop_unit(&store.plan, unit);
         }
     }
 
@@ -279,7 +280,7 @@ impl Driver {
     }
 
     /// Mapped streaming: drops the pages of a unit that has lost its slot.
-    fn drop_unit(&mut self, plan: &Plan, unit: UnitId) -> Result<(), ResidencyError> {
+    pub fn drop_unit(&mut self, plan: &Plan, unit: UnitId) -> Result<(), ResidencyError> {
         let (Streaming::Mapped, Some(mapped)) = (self.streaming, &mut self.mapped) else {
             return Ok(());
         };
@@ -341,8 +342,7 @@ impl Driver {
         }
     }
 
-    /// Mapped streaming: drops the tile that a slot stood for, unless another slot stands for the
-    /// same tile by now.
+    /// Mapped streaming: drops the tile that a slot stood for.
     fn drop_slot(&mut self, plan: &Plan, slot: SlotId) -> Result<(), ResidencyError> {
         if self.streaming != Streaming::Mapped {
             return Ok(());
@@ -350,9 +350,6 @@ impl Driver {
         let Some(tile) = self.in_slot.get_mut(slot.0 as usize).and_then(Option::take) else {
             return Ok(());
         };
-        if self.in_slot.contains(&Some(tile)) {
-            return Ok(());
-        }
         let x = plan.streamed().get(tile as usize).map(|id| plan.extents()[id.index()]);
         match (&mut self.mapped, x) {
             (Some(mapped), Some(x)) => mapped.drop_behind(&x),

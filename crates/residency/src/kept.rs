@@ -20,7 +20,14 @@ struct Span {
     source: SourceId,
     /// Bytes, of whole pages.
     pages: Range<u64>,
-    is_kept: bool,
+    /// How often it was asked for and not yet let go of: two slots of a ring may stand for one tile.
+    keepers: u16,
+}
+
+impl Span {
+    fn is_kept(&self) -> bool {
+        self.keepers > 0
+    }
 }
 
 impl Kept {
@@ -30,11 +37,8 @@ impl Kept {
         order.sort_by_key(|x| (x.source, x.offset));
         let mut rank = vec![None; extents.len()];
         (0u32..).zip(&order).for_each(|(i, x)| rank[x.id.index()] = Some(i));
-        let span = |x: &crate::Extent| Span {
-            source: x.source,
-            pages: x.aligned(PAGE_BYTES),
-            is_kept: false,
-        };
+        let span =
+            |x: &crate::Extent| Span { source: x.source, pages: x.aligned(PAGE_BYTES), keepers: 0 };
         Kept { spans: order.into_iter().map(span).collect(), rank }
     }
 
@@ -44,21 +48,25 @@ impl Kept {
 
     pub fn keep(&mut self, id: ExtentId) {
         if let Some(i) = self.place(id) {
-            self.spans[i].is_kept = true;
+            let keepers = &mut self.spans[i].keepers;
+            *keepers = keepers.saturating_add(1);
         }
     }
 
-    /// The extent is not wanted any more. Returns its pages but for those of the first and the last that are kept
-    /// for a neighbour's sake.
+    /// One of those who asked for the extent wants it no more. Returns what of its pages nobody wants: none while
+    /// there is another, and not those of the first and the last that a neighbour keeps.
     pub fn release(&mut self, id: ExtentId) -> Range<u64> {
         let Some(i) = self.place(id) else { return 0..0 };
-        self.spans[i].is_kept = false;
+        self.spans[i].keepers = self.spans[i].keepers.saturating_sub(1);
+        if self.spans[i].is_kept() {
+            return 0..0;
+        }
         let Span { source, pages, .. } = &self.spans[i];
         let meets = |s: &&Span| {
             s.source == *source && s.pages.start < pages.end && s.pages.end > pages.start
         };
-        let before = self.spans[..i].iter().rev().take_while(meets).filter(|s| s.is_kept);
-        let behind = self.spans[i + 1..].iter().take_while(meets).filter(|s| s.is_kept);
+        let before = self.spans[..i].iter().rev().take_while(meets).filter(|s| s.is_kept());
+        let behind = self.spans[i + 1..].iter().take_while(meets).filter(|s| s.is_kept());
         let start = before.map(|s| s.pages.end).fold(pages.start, u64::max);
         let end = behind.map(|s| s.pages.start).fold(pages.end, u64::min);
         start..end.max(start)
@@ -78,7 +86,7 @@ impl Kept {
             if span.source != *source || span.pages.start >= end {
                 break;
             }
-            if span.is_kept {
+            if span.is_kept() {
                 if span.pages.start > at {
                     found(at..span.pages.start);
                 }
@@ -131,6 +139,11 @@ mod tests {
             } else {
                 wanted.insert(id);
                 kept.keep(id);
+                if step % 3 == 0 {
+                    // Another slot for the same tile comes and goes.
+                    kept.keep(id);
+                    assert_eq!(kept.release(id), 0..0);
+                }
                 mapped_here.extend(pages(extent.aligned(FOLIO_BYTES_MAX)));
                 kept.strays(id, |range| {
                     pages(range).for_each(|p| assert!(mapped_here.remove(&p)));

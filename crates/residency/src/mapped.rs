@@ -149,7 +149,8 @@ impl MappedLane {
         Ok(())
     }
 
-    /// Drops an extent's pages, but for those that a neighbour still needs.
+    /// Takes back one start of an extent, and drops its pages if that was the last, but for those that a neighbour
+    /// still needs.
     pub fn drop_behind(&mut self, x: &Extent) -> Result<(), ResidencyError> {
         self.send(Job::Drop { id: x.id, source: x.source.0 as usize })
     }
@@ -337,7 +338,7 @@ impl Finisher {
             let result = mapping.populate(range.clone());
             let locked = lock && result.is_ok() && mapping.lock(range).is_ok();
             if let Some(kept) = &self.kept {
-                unmap_strays(mapping, kept, issue.extent, result.is_ok());
+                unmap_strays(mapping, kept, issue.extent);
             }
             if self.outbox.send(Populated { issue, result, locked }).is_err() {
                 return;
@@ -346,13 +347,9 @@ impl Finisher {
     }
 }
 
-/// Lets go of what mapping an extent has mapped beyond it, and of the extent where it did not come.
-fn unmap_strays(mapping: &Mapping, kept: &Mutex<Kept>, id: ExtentId, came: bool) {
-    let mut kept = locked(kept);
-    if !came {
-        kept.release(id);
-    }
-    kept.strays(id, |pages| {
+/// Lets go of what mapping an extent has mapped beyond it.
+fn unmap_strays(mapping: &Mapping, kept: &Mutex<Kept>, id: ExtentId) {
+    locked(kept).strays(id, |pages| {
         // A refusal leaves pages mapped, which the next populate near them lets go of.
         let _ = within(mapping, pages).map(|range| mapping.unmap_pages(range));
     });

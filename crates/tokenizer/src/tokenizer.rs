@@ -18,9 +18,10 @@ use crate::{Error, TokenId};
 /// Words are cut at this length, so that 32 bits count their bytes. Text this long without a place to split is no text.
 const WORD_BYTES_MAX: usize = 1 << 30;
 
-/// Heap bytes that the merges of a word take at most, for each of its bytes: 16 for the symbols, 8 that link them,
-/// and two pairs of 24 that may be merged. A megabyte of one letter takes 43.
-const MERGE_BYTES_PER_BYTE: usize = 72;
+/// Heap bytes that the merges of a word take at most, for each of its bytes: 16 for the symbols (8, in a list that
+/// grows), 8 that link them, and two pairs of 8 that may be merged. Four megabytes of one letter take 25 to 29 each,
+/// text and tokens included.
+const MERGE_BYTES_PER_BYTE: usize = 40;
 
 /// How to encode.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]

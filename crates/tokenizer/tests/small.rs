@@ -76,7 +76,7 @@ fn memory_for_encoding_is_bounded_before_it_is_claimed() {
     let words = "He said so. ".repeat(5_000);
     let special = "a<|end|>".repeat(5_000);
     for (text, at_least) in
-        [(&word, 60 * word.len()), (&words, words.len()), (&special, special.len())]
+        [(&word, 40 * word.len()), (&words, words.len()), (&special, special.len())]
     {
         let ids = tokenizer.encode(text, SPECIAL);
         let within = |heap_max: usize| tokenizer.encode_within(text, SPECIAL, heap_max);

@@ -29,7 +29,7 @@ use crate::watch::Watch;
 const HISTORY_LINES: usize = 1000;
 /// Bytes for each token of the context that the conversation may take: its text, what a template makes of it, the
 /// tokens, and what it takes to find them. Text has four or five bytes a token; ten times that is enough for a
-/// template, and 72 bytes a byte for the longest word that there could be.
+/// template, and 40 bytes a byte for the longest word that there could be.
 const TEXT_BYTES_PER_TOKEN: u64 = 256;
 /// Begins and ends a message of several lines.
 const QUOTES: &str = "\"\"\"";
@@ -44,9 +44,13 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
     let options = load::options(&args.budget, expected);
     let claimed = opened.model.context_max(&options) as u64 * TEXT_BYTES_PER_TOKEN;
     let loaded = opened.load(&args.budget, Expected { caller_bytes: claimed, ..expected })?;
-    let context = Some(loaded.engine.context());
     let model = loaded.engine.model();
-    let allowance = Allowance::prompt(model, context, Source::Claimed(claimed));
+    let allowance = Allowance::message(
+        model,
+        loaded.engine.context(),
+        args.budget.ctx.is_some(),
+        Source::Claimed(claimed),
+    );
     metrics.iter_mut().try_for_each(Metrics::begin)?;
     let engine = &loaded.engine;
     let chooser = Chooser::new(
