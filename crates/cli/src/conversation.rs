@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use lowtide_tokenizer::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::store::part_path;
+use crate::out_file::OutFile;
 
 /// The format that is written; another number is another format.
 const FORMAT: u32 = 1;
@@ -65,12 +65,9 @@ impl Conversation {
             system: self.system.clone(),
             turns: self.turns.clone(),
         };
-        let part = part_path(path);
-        let describe = || format!("cannot write {}", path.display());
-        let mut text = serde_json::to_string_pretty(&file).with_context(describe)?;
+        let mut text = serde_json::to_string_pretty(&file)?;
         text.push('\n');
-        fs::write(&part, text).with_context(describe)?;
-        fs::rename(&part, path).with_context(describe)
+        Ok(OutFile::create(path, "/save")?.put(text.as_bytes())?)
     }
 
     /// Reads one, and the name of the model it was held with.

@@ -3,14 +3,11 @@
 mod common;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::Stdio;
 
-use common::{Folder, Ran, assert_error, lowtide, ran, run, tiny};
+use common::tiny::{END, TEMPLATE, Tiny};
+use common::{Ran, assert_error, lowtide, ran};
 use serde_json::Value;
-
-const TEMPLATE: &str = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}\
-                        {% if add_generation_prompt %}[assistant]{% endif %}";
 
 /// Shared names of the interface; null counts as there.
 const DOCUMENT: [(&str, &str); 6] = [
@@ -30,36 +27,13 @@ const DOCUMENT: [(&str, &str); 6] = [
     ("bound", "decode_tok_s achieved"),
 ];
 
-struct Tiny {
-    folder: Folder,
-    path: PathBuf,
-}
-
-impl Tiny {
-    fn new(template: Option<&str>) -> Self {
-        let folder = Folder::new();
-        let path = tiny::write(&folder, template);
-        Self { folder, path }
-    }
-
-    fn run(&self, command: &str, arguments: &[&str]) -> Ran {
-        run(lowtide(self.folder.path()).arg(command).arg(&self.path).args(arguments))
-    }
-
-    fn json(&self, command: &str, arguments: &[&str]) -> Value {
-        let ran = self.run(command, &[arguments, &["--json"]].concat());
-        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
-        serde_json::from_str(&ran.stdout).unwrap()
-    }
-
-    fn fed(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut command = lowtide(self.folder.path());
-        command.arg(arguments[0]).arg(&self.path).args(&arguments[1..]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        ran(child.wait_with_output().unwrap())
-    }
+fn fed(tiny: &Tiny, arguments: &[&str], input: &[u8]) -> Ran {
+    let mut command = lowtide(tiny.folder.path());
+    command.arg(arguments[0]).arg(&tiny.path).args(&arguments[1..]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    ran(child.wait_with_output().unwrap())
 }
 
 fn ids(value: &Value) -> Vec<u64> {
@@ -116,7 +90,7 @@ fn prompts_come_from_everywhere_and_mean_the_same() {
     let bounds = ["--temp", "0", "-n", "4", "--ignore-eos", "--json"];
     let argument = tiny.json("run", &[&["hello"], &bounds[..5]].concat());
     let by_ids = tiny.json("run", &[&["--ids", "259"], &bounds[..5]].concat());
-    let fed = tiny.fed(&[&["run"], &bounds[..]].concat(), b"hello");
+    let fed = fed(&tiny, &[&["run"], &bounds[..]].concat(), b"hello");
     let file = tiny.folder.join("prompt");
     std::fs::write(&file, "hello").unwrap();
     let filed = tiny.json("run", &[&["-f", file.to_str().unwrap()], &bounds[..5]].concat());
@@ -150,7 +124,7 @@ fn seeds_repeat_and_stop_texts_stop() {
 #[test]
 fn the_template_is_used_and_what_users_write_stays_text() {
     let tiny = Tiny::new(Some(TEMPLATE));
-    let end = u64::from(tiny::END);
+    let end = u64::from(END);
     let prompt = |arguments: &[&str]| {
         let bounds = ["-n", "1", "--temp", "0"];
         ids(&tiny.json("run", &[arguments, &bounds].concat())["prompt_ids"])
@@ -213,7 +187,7 @@ fn a_chat_remembers_saves_and_loads() {
         file.display()
     );
     let options = ["chat", "--temp", "0", "-n", "4", "--ignore-eos"];
-    let talk = tiny.fed(&options, script.as_bytes());
+    let talk = fed(&tiny, &options, script.as_bytes());
     assert_eq!(talk.status, 0, "{}", talk.stderr);
     for wanted in ["tokens at", "page tables", "there is no /nonsense", "saved to"] {
         assert!(talk.stderr.contains(wanted), "{wanted} is missing in:\n{}", talk.stderr);
@@ -228,7 +202,7 @@ fn a_chat_remembers_saves_and_loads() {
         .collect();
     assert_eq!(said, ["hello", "first\nsecond", "one\ntwo"]);
     let script = format!("/load {}\n/system\nhello\n", file.display());
-    let again = tiny.fed(&options, script.as_bytes());
+    let again = fed(&tiny, &options, script.as_bytes());
     assert_eq!(again.status, 0, "{}", again.stderr);
     assert!(again.stderr.contains("6 messages"), "{}", again.stderr);
 }
@@ -237,12 +211,12 @@ fn a_chat_remembers_saves_and_loads() {
 fn the_session_that_is_gone_on_with_answers_as_a_new_one() {
     let tiny = Tiny::new(Some(TEMPLATE));
     let options = ["chat", "--temp", "0", "-n", "6", "--ignore-eos"];
-    let both = tiny.fed(&options, b"hello\nhello again\n");
+    let both = fed(&tiny, &options, b"hello\nhello again\n");
     let file = tiny.folder.join("talk.json");
     let save = format!("hello\n/save {}\n", file.display());
-    let first = tiny.fed(&options, save.as_bytes());
+    let first = fed(&tiny, &options, save.as_bytes());
     let load = format!("/load {}\nhello again\n", file.display());
-    let second = tiny.fed(&options, load.as_bytes());
+    let second = fed(&tiny, &options, load.as_bytes());
     assert_eq!(both.stdout, first.stdout + &second.stdout);
 }
 

@@ -3,58 +3,32 @@
 mod common;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::Stdio;
 
-use common::{Folder, Ran, assert_error, lowtide, ran, run, tiny};
+use common::tiny::{TEMPLATE, Tiny};
+use common::{Ran, assert_error, lowtide, ran};
 use serde_json::Value;
 
-const TEMPLATE: &str = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}\
-                        {% if add_generation_prompt %}[assistant]{% endif %}";
-
-struct Tiny {
-    folder: Folder,
-    path: PathBuf,
+fn file(tiny: &Tiny, text: &str) -> String {
+    let path = tiny.folder.join("text");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
-impl Tiny {
-    fn new(template: Option<&str>) -> Self {
-        let folder = Folder::new();
-        let path = tiny::write(&folder, template);
-        Self { folder, path }
+/// Feeds a command pieces of 64 KiB while it takes them; how many bytes those were.
+fn fed(tiny: &Tiny, arguments: &[&str], bytes_max: usize) -> (Ran, usize) {
+    let mut command = lowtide(tiny.folder.path());
+    command.arg(arguments[0]).arg(&tiny.path).args(&arguments[1..]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let piece = [b'x'; 64 << 10];
+    let mut taken = 0;
+    while taken < bytes_max && stdin.write_all(&piece).is_ok() {
+        taken += piece.len();
     }
-
-    fn run(&self, command: &str, arguments: &[&str]) -> Ran {
-        run(lowtide(self.folder.path()).arg(command).arg(&self.path).args(arguments))
-    }
-
-    fn json(&self, command: &str, arguments: &[&str]) -> Value {
-        let ran = self.run(command, &[arguments, &["--json"]].concat());
-        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
-        serde_json::from_str(&ran.stdout).unwrap()
-    }
-
-    fn file(&self, text: &str) -> String {
-        let path = self.folder.join("text");
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    /// Feeds a command pieces of 64 KiB while it takes them; how many bytes those were.
-    fn fed(&self, arguments: &[&str], bytes_max: usize) -> (Ran, usize) {
-        let mut command = lowtide(self.folder.path());
-        command.arg(arguments[0]).arg(&self.path).args(&arguments[1..]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let piece = [b'x'; 64 << 10];
-        let mut taken = 0;
-        while taken < bytes_max && stdin.write_all(&piece).is_ok() {
-            taken += piece.len();
-        }
-        drop(stdin);
-        (ran(child.wait_with_output().unwrap()), taken)
-    }
+    drop(stdin);
+    (ran(child.wait_with_output().unwrap()), taken)
 }
 
 #[track_caller]
@@ -73,7 +47,7 @@ fn a_prompt_over_the_context_is_refused_by_its_size_or_its_tokens_whatever_the_b
     let tiny = Tiny::new(None);
     let small = ["--memory", "1MB"];
     // By its tokens.
-    let file = tiny.file(&"x".repeat(600));
+    let file = file(&tiny, &"x".repeat(600));
     let of = |arguments: &[&str]| tiny.run("run", &[arguments, &small].concat());
     assert_says(&of(&["-f", &file]), &["600 tokens", "context of 512", "trained for"]);
     assert_says(&of(&["-f", &file, "--ctx", "300"]), &["600 tokens", "context of 300", "--ctx"]);
@@ -93,7 +67,7 @@ fn a_prompt_over_the_context_is_refused_by_its_size_or_its_tokens_whatever_the_b
 fn standard_input_is_read_no_further_than_the_context_goes() {
     for template in [None, Some(TEMPLATE)] {
         let tiny = Tiny::new(template);
-        let (ran, taken) = tiny.fed(&["run", "--memory", "100MB"], 64 << 20);
+        let (ran, taken) = fed(&tiny, &["run", "--memory", "100MB"], 64 << 20);
         assert_says(&ran, &["standard input has more than 3,584 bytes", "context of 512"]);
         assert!(taken < 1 << 20, "{taken} bytes were taken");
     }
@@ -103,7 +77,7 @@ fn standard_input_is_read_no_further_than_the_context_goes() {
 fn a_text_that_cannot_be_encoded_within_the_budget_is_refused_before() {
     let tiny = Tiny::new(None);
     // A word of a megabyte takes up to 48 MB to encode and would fit the context.
-    let word = tiny.file(&"x".repeat(1_000_000));
+    let word = file(&tiny, &"x".repeat(1_000_000));
     let wanted = ["takes 48.0 MB or more", "is what the budget leaves for it", "--memory"];
     let long = ["-f", &word, "--memory", "60MB"];
     assert_says(&tiny.run("run", &[&long[..], &["--ctx", "8000000"]].concat()), &wanted);
@@ -113,7 +87,7 @@ fn a_text_that_cannot_be_encoded_within_the_budget_is_refused_before() {
     std::fs::File::create(&sparse).unwrap().set_len(64 << 20).unwrap();
     let arguments = ["-f", sparse.to_str().unwrap(), "--memory", "60MB"];
     assert_says(&tiny.run("perplexity", &arguments), &["67,108,864 bytes", "budget leaves"]);
-    let (ran, taken) = tiny.fed(&["perplexity", "--memory", "60MB"], 128 << 20);
+    let (ran, taken) = fed(&tiny, &["perplexity", "--memory", "60MB"], 128 << 20);
     assert_says(&ran, &["standard input has more than", "budget leaves"]);
     assert!(taken < 60_000_000, "{taken} bytes were taken");
 }
@@ -144,7 +118,7 @@ fn a_text_that_is_accepted_stays_within_the_budget() {
     let tiny = Tiny::new(None);
     // Words of every length up to 99, and numbers: 2 MB.
     let words = (0..40_000).map(|i| format!("{} {i} ", "x".repeat(i * 7 % 100)));
-    let file = tiny.file(&words.collect::<String>());
+    let file = file(&tiny, &words.collect::<String>());
     let peak = peak_bytes(&tiny, &["perplexity", "-f", &file, "--chunks", "9", "--memory", "60MB"]);
     assert!((1 << 20..60_000_000).contains(&peak), "{peak}");
 }

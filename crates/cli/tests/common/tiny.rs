@@ -6,13 +6,43 @@ use std::path::PathBuf;
 use lowtide_gguf::GgmlType;
 use lowtide_gguf::write::HeaderWriter;
 
-use super::Folder;
+use serde_json::Value;
+
+use super::{Folder, Ran, lowtide, run};
 
 const WIDTH: u64 = 32;
 const FEED_FORWARD: u64 = 64;
 const VOCABULARY: u64 = 261;
 /// The id of the control token that ends a turn.
 pub const END: u32 = 260;
+
+/// Writes each message between marks.
+pub const TEMPLATE: &str = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}\
+                        {% if add_generation_prompt %}[assistant]{% endif %}";
+
+/// The model in a folder of its own, and the program run on it.
+pub struct Tiny {
+    pub folder: Folder,
+    pub path: PathBuf,
+}
+
+impl Tiny {
+    pub fn new(template: Option<&str>) -> Self {
+        let folder = Folder::new();
+        let path = write(&folder, template);
+        Self { folder, path }
+    }
+
+    pub fn run(&self, command: &str, arguments: &[&str]) -> Ran {
+        run(lowtide(self.folder.path()).arg(command).arg(&self.path).args(arguments))
+    }
+
+    pub fn json(&self, command: &str, arguments: &[&str]) -> Value {
+        let ran = self.run(command, &[arguments, &["--json"]].concat());
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+}
 
 /// GPT-2's table: printable bytes stand for themselves, others for characters from U+0100 on.
 pub fn byte_tokens() -> Vec<String> {
