@@ -82,6 +82,29 @@ impl Account {
         }
         Ok(())
     }
+
+    /// Makes a part one of so many bytes, for what the request is to hold from now on. Where that is more than it
+    /// has, all of it is given back first, as whoever waits holds nothing.
+    ///
+    /// # Errors
+    /// 413 where it could never fit, 503 where others' work leaves no room for too long.
+    pub async fn hold(&self, part: &Part, bytes: usize) -> Result<(), ApiError> {
+        if bytes > self.bytes {
+            return Err(ApiError::too_much(format!(
+                "the answer takes more memory than the {} MB that requests have in this budget; ask in parts, or start the server with more --memory",
+                self.bytes / 1_000_000
+            )));
+        }
+        if bytes <= part.bytes() {
+            part.keep(bytes);
+            return Ok(());
+        }
+        part.done();
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let taken = timeout(WORK_TIMEOUT, Arc::clone(&self.free).acquire_many_owned(permits)).await;
+        *part.lock() = Some(taken.map_err(|_| full())?.map_err(|_| full())?);
+        Ok(())
+    }
 }
 
 impl Part {
@@ -168,6 +191,25 @@ mod tests {
         drop(other);
         account.parsed(&part, 1000, 2 << 20).unwrap();
         assert_eq!(part.bytes(), WORK_LEAST_BYTES + WORK_PER_TREE_BYTE * (2 << 20));
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_holds_is_taken_before_it_is_made() {
+        let account = Account::new(10 << 20);
+        let part = account.begin(100).await.unwrap();
+        assert_eq!(account.hold(&part, (10 << 20) + 1).await.unwrap_err().status, 413);
+        // More than it began with, and all of that is counted.
+        account.hold(&part, 6 << 20).await.unwrap();
+        assert_eq!((part.bytes(), account.free.available_permits()), (6 << 20, 4 << 20));
+        // Another waits for as much and holds nothing meanwhile; it goes on when the first is written.
+        let other = account.begin(100).await.unwrap();
+        let waits = timeout(Duration::from_millis(20), account.hold(&other, 6 << 20)).await;
+        assert!(waits.is_err(), "there is no room");
+        assert_eq!((other.bytes(), account.free.available_permits()), (0, 4 << 20));
+        drop(part);
+        account.hold(&other, 6 << 20).await.unwrap();
+        account.hold(&other, 1 << 20).await.unwrap();
+        assert_eq!(other.bytes(), 1 << 20);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::state::stopping;
 /// Embeds.
 ///
 /// # Errors
-/// 400, 404, 429, 503.
+/// 400, 404, 429, 503; 413 where the vectors take more memory than all requests have.
 pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiError> {
     let name = caller.shared.model_name(fields.string("model")?.as_deref())?;
     let face = caller.shared.face_of(caller.client, &name).await?;
@@ -46,8 +46,9 @@ pub async fn embed(caller: &Caller, mut fields: Fields) -> Result<Response, ApiE
     let inputs = caller.work(move || inputs(input, &own)).await?;
     let tokens: usize = inputs.iter().map(Vec::len).sum();
     let vectors_bytes = inputs.len() * face.width * size_of::<f32>();
+    // Until the last of them is written: a client may take its time.
+    caller.shared.work.hold(&caller.work, WORK_LEAST_BYTES + vectors_bytes).await?;
     let mut ticket = caller.submit(&face, Work::Embed { inputs, pooling })?;
-    caller.work.keep(WORK_LEAST_BYTES + vectors_bytes);
     let vectors = loop {
         match ticket.events.next().await {
             Some(Event::Embedded(vectors)) => break vectors,
