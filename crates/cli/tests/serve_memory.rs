@@ -116,7 +116,7 @@ fn the_largest_bodies_take_no_more_than_was_set_aside() {
 }
 
 #[test]
-fn a_model_that_is_cut_while_it_is_served_shows_in_the_health() {
+fn a_model_that_is_cut_while_it_is_served_shows_in_the_health_until_it_is_whole() {
     // Too large for the budget: each pass reads from the file.
     let folder = common::Folder::new();
     let path = folder.join("cut.gguf");
@@ -133,10 +133,22 @@ fn a_model_that_is_cut_while_it_is_served_shows_in_the_health() {
     let server = Server::run(command, folder);
     let body = json!({ "prompt": "hello", "max_tokens": 2, "ignore_eos": true });
     assert_eq!(server.post("/v1/completions", &body).0, 200);
-    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.set_len(1 << 20).unwrap();
     let (status, answer) = server.post("/v1/completions", &body);
     assert_eq!((status, &answer["error"]["code"]), (500, &json!("model_fault")), "{answer}");
     let (status, text) = server.get("/health");
     let health: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((status, &health["status"]), (503, &json!("model_fault")), "{text}");
+    // The same file again, to its time. Nobody asks anything of it meanwhile.
+    std::fs::write(&path, whole).unwrap();
+    file.set_modified(modified).unwrap();
+    let begun = std::time::Instant::now();
+    while server.get("/health").0 != 200 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it stays lost");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(server.post("/v1/completions", &body).0, 200);
 }

@@ -24,6 +24,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub const PIECE_TOKENS: usize = 64;
 /// Between two reports of how far a prompt is.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks at a model whose file was at fault, while nobody asks anything of it.
+pub const FAULT_INTERVAL: Duration = Duration::from_secs(3);
 /// After the last answer, before connections that idle are closed.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// What a client waits at least before it tries again.

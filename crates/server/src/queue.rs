@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Who asks: requests of one key share a lane.
 pub type ClientKey = u64;
@@ -89,6 +90,13 @@ impl<T> Queue<T> {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits for a job to come, or for the queue to be closed, at most so long; whether it was in vain.
+    pub fn idles(&self, most: Duration) -> bool {
+        let idle = |state: &mut State<T>| state.waiting == 0 && !state.closed;
+        let waited = self.changed.wait_timeout_while(self.lock(), most, idle);
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Takes a job out of the queue, if it still waits.
@@ -178,6 +186,17 @@ mod tests {
         let next = || queue.take(false, |_| true);
         assert_eq!((next(), next(), queue.waiting()), (Taken::Job(2), Taken::Job(3), 0));
         assert_eq!(next(), Taken::Nothing);
+    }
+
+    #[test]
+    fn it_idles_while_nothing_waits() {
+        let queue = Queue::new(2);
+        assert!(queue.idles(Duration::from_millis(1)));
+        queue.push(1, 1, 1).unwrap();
+        assert!(!queue.idles(Duration::from_secs(60)));
+        queue.remove(1);
+        queue.close();
+        assert!(!queue.idles(Duration::from_secs(60)));
     }
 
     #[test]

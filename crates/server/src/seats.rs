@@ -78,13 +78,16 @@ impl Seats {
         self.seats.iter().all(|seat| seat.task.is_some())
     }
 
-    /// One token through the model.
+    /// One token through the model, with the free sequence that holds the least; there must be one.
     ///
     /// # Errors
     /// The pass failed.
     pub fn warm_up(&mut self, engine: &mut Engine, token: u32) -> Result<(), Error> {
-        let done = self.session.pass(engine, None, &[(0, token)]);
-        self.session.reset(0);
+        let free = self.seats.iter().enumerate().filter(|(_, seat)| seat.task.is_none());
+        let Some((lane, _)) = free.min_by_key(|(_, seat)| seat.held.len()) else { return Ok(()) };
+        self.leave(lane, true);
+        let done = self.session.pass(engine, None, &[(lane, token)]);
+        self.session.reset(lane);
         done
     }
 
@@ -333,11 +336,17 @@ impl Seats {
         let embeds = |seat: &Seat| matches!(seat.task, Some(Task::Embed(_)));
         let Some(lane) = self.seats.iter().position(embeds) else { return };
         let Some(Task::Embed(embedding)) = &mut self.seats[lane].task else { return };
-        let goes_on = embedding.next(&mut self.session, engine, lane).unwrap_or_else(|error| {
-            shared.set_model_lost(shared.is_model_lost() || is_model_fault(&error));
-            fail(shared, &embedding.events, &Failure::Engine(error));
-            false
-        });
+        let goes_on = match embedding.next(&mut self.session, engine, lane) {
+            Ok(goes_on) => {
+                shared.set_model_lost(false);
+                goes_on
+            }
+            Err(error) => {
+                shared.set_model_lost(shared.is_model_lost() || is_model_fault(&error));
+                fail(shared, &embedding.events, &Failure::Engine(error));
+                false
+            }
+        };
         self.seats[lane].held.clear();
         if !goes_on {
             self.leave(lane, true);

@@ -11,6 +11,7 @@ use crate::embedding::Embedding;
 use crate::error::ApiError;
 use crate::generate::{Failure, Generation};
 use crate::job::{Event, EventSender, Job, Work};
+use crate::limits::FAULT_INTERVAL;
 use crate::model::ModelFace;
 use crate::queue::Taken;
 use crate::seats::{Seats, Task};
@@ -43,6 +44,7 @@ impl Worker {
     /// Works until the queue is closed and everything in it is answered.
     pub fn run(mut self) {
         self.warm_up();
+        self.shared.phase_if(Phase::Loading, Phase::Ready);
         while self.admit() {
             let Some(active) = &mut self.active else { continue };
             let shared = &self.shared;
@@ -57,17 +59,21 @@ impl Worker {
         }
     }
 
-    /// One token through the model: what stays in memory comes in before the first client waits.
+    /// One token through the model: what stays in memory comes in before the first client waits. Again where the
+    /// model's file was at fault: whoever is told that by `/health` sends no request that would tell otherwise.
     fn warm_up(&mut self) {
-        if let Some(Active { engine, seats, face }) = &mut self.active {
-            let token = face.tokenizer.special().bos.unwrap_or(0);
-            if let Err(error) = seats.warm_up(engine, token) {
+        let Some(Active { engine, seats, face }) = &mut self.active else { return };
+        let token = face.tokenizer.special().bos.unwrap_or(0);
+        let was_lost = self.shared.is_model_lost();
+        match seats.warm_up(engine, token) {
+            Ok(()) => self.shared.set_model_lost(false),
+            Err(_) if was_lost => {}
+            Err(error) => {
                 self.shared.log(&format!("the first pass failed: {error}"));
                 self.shared.set_model_lost(is_model_fault(&error));
             }
-            self.shared.metrics.store(engine.store());
         }
-        self.shared.phase_if(Phase::Loading, Phase::Ready);
+        self.shared.metrics.store(engine.store());
     }
 
     /// Seats jobs that wait, while there are sequences for them; waits for one where nothing is being
@@ -77,6 +83,10 @@ impl Worker {
             let busy = self.active.as_ref().map_or(0, |active| active.seats.busy());
             if self.active.as_ref().is_some_and(|active| active.seats.is_full()) {
                 return true;
+            }
+            if busy == 0 && self.shared.is_model_lost() && self.shared.queue.idles(FAULT_INTERVAL) {
+                self.warm_up();
+                continue;
             }
             let name = self.active.as_ref().map(|active| Arc::clone(&active.face.id));
             // Another model comes when this one's answers are at their end; nobody is seated past it.
@@ -123,6 +133,7 @@ impl Worker {
         }
         self.active = None;
         self.shared.set_face(None);
+        self.shared.set_model_lost(false);
         let engine = (self.loader)(name).map_err(|error| {
             self.shared.log(&format!("{name} could not be loaded: {error}"));
             ApiError::unavailable(format!("{name} could not be loaded: {error}"))
