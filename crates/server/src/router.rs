@@ -194,7 +194,7 @@ async fn dispatch(caller: &Caller, path: &str, fields: Fields) -> Result<Respons
         "/v1/embeddings" => embeddings::embed(caller, fields).await,
         "/tokenize" => small::tokenize(caller, fields).await,
         "/detokenize" => small::detokenize(caller, fields).await,
-        _ => small::apply_template(caller, fields).await.map(json),
+        _ => small::apply_template(caller, fields).await,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::json::{Fields, expected};
 use crate::limits::WORK_LEAST_BYTES;
 use crate::model::ModelFace;
 use crate::pieces;
+use crate::prompt::Rendered;
 use crate::state::{Phase, Shared};
 
 /// `GET /health`.
@@ -178,10 +179,28 @@ fn text_piece(text: &str, number: usize) -> Option<String> {
 ///
 /// # Errors
 /// 400.
-pub async fn apply_template(caller: &Caller, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn apply_template(caller: &Caller, mut fields: Fields) -> Result<Response, ApiError> {
     let name = caller.shared.model_name(fields.string("model")?.as_deref())?;
     let face = caller.shared.face_of(caller.client, &name).await?;
     let conversation = conversation(&mut fields, caller.shared.config.allow_templates)?;
-    let rendered = caller.render(conversation, face).await?;
-    Ok(json!({ "prompt": rendered.text, "tokens": rendered.ids.len() }))
+    let Rendered { text, ids, .. } = caller.render(conversation, face).await?;
+    let work = Arc::clone(&caller.work);
+    let prepared = tokio::task::spawn_blocking(move || {
+        let tokens = ids.len();
+        drop(ids);
+        work.keep(WORK_LEAST_BYTES + text.len());
+        pieces::respond(move |number| prompt_piece(&text, tokens, number), work)
+    });
+    prepared.await.map_err(|_| panicked())
+}
+
+/// A piece of the answer to `/apply-template`.
+fn prompt_piece(text: &str, tokens: usize, number: usize) -> Option<String> {
+    let pieces = pieces::of_text(text);
+    match number {
+        0 => Some(format!("{{\"prompt\":\"{}", pieces::text(text, 0))),
+        _ if number < pieces => Some(pieces::text(text, number)),
+        _ if number == pieces => Some(format!("\",\"tokens\":{tokens}}}")),
+        _ => None,
+    }
 }
