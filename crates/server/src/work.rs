@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lowtide_mapping::heap;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -121,12 +122,20 @@ impl Part {
     /// Gives back all but so many bytes. What is given back has been freed, and the allocator, which keeps small
     /// blocks for others, is told to let go of it first.
     pub fn keep(&self, bytes: usize) {
-        let mut held = self.lock();
-        let over = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits).saturating_sub(bytes);
-        if over >= TRIM_BYTES {
+        let over = self.lock().as_mut().and_then(|permit| {
+            let over = permit.num_permits().saturating_sub(bytes);
+            permit.split(over)
+        });
+        let Some(over) = over.filter(|over| over.num_permits() >= TRIM_BYTES) else { return };
+        let trim = move || {
             heap::trim();
+            drop(over);
+        };
+        // Other requests go on meanwhile, as long as there is a runtime.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(trim)),
+            Err(_) => trim(),
         }
-        drop(held.as_mut().and_then(|permit| permit.split(over)));
     }
 
     /// Gives all of it back: the work is done.
@@ -177,7 +186,8 @@ mod tests {
         first.done();
         assert_eq!(first.bytes(), 0);
         drop(second);
-        assert_eq!(account.free.available_permits(), 10 << 20);
+        // All of it comes back, when the heap is trimmed.
+        assert!(account.free.acquire_many(10 << 20).await.is_ok());
     }
 
     #[tokio::test]
@@ -189,6 +199,8 @@ mod tests {
         let other = account.begin(90_000).await.unwrap();
         assert_eq!(account.parsed(&part, 1000, 2 << 20).unwrap_err().status, 503);
         drop(other);
+        let others = (10 << 20) - part.bytes() as u32;
+        drop(account.free.acquire_many(others).await);
         account.parsed(&part, 1000, 2 << 20).unwrap();
         assert_eq!(part.bytes(), WORK_LEAST_BYTES + WORK_PER_TREE_BYTE * (2 << 20));
     }
