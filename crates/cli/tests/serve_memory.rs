@@ -3,6 +3,10 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use common::serving::Server;
 use serde_json::{Value, json};
 
@@ -145,10 +149,55 @@ fn a_model_that_is_cut_while_it_is_served_shows_in_the_health_until_it_is_whole(
     // The same file again, to its time. Nobody asks anything of it meanwhile.
     std::fs::write(&path, whole).unwrap();
     file.set_modified(modified).unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while server.get("/health").0 != 200 {
-        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it stays lost");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(begun.elapsed() < Duration::from_secs(60), "it stays lost");
+        std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(server.post("/v1/completions", &body).0, 200);
+}
+
+#[test]
+fn vectors_are_counted_until_their_client_has_them() {
+    // A body of a few hundred bytes; 256 of its vectors are 12.6 MB, all requests together have 10 MiB.
+    let folder = common::Folder::new();
+    let path = folder.join("wide.gguf");
+    let shape = lowtide_bench::synth::Shape {
+        layers: 1,
+        embedding: 12_288,
+        ..lowtide_bench::synth::Shape::named("llama-tiny").unwrap()
+    };
+    let mix = lowtide_bench::synth::Mix::named("q8_0").unwrap();
+    let spec = lowtide_bench::synth::Spec::new(shape, mix);
+    lowtide_bench::synth::write_file(&spec, &path, &mut |_| ()).unwrap();
+    let mut command = common::lowtide(folder.path());
+    command.arg("serve").arg(&path).args(["--port", "0", "--threads", "1", "--ctx", "64"]);
+    command.args(["--memory", "105MB", "--parallel", "1"]);
+    let server = Server::run(command, folder);
+    let ask = |texts: usize| server.post("/v1/embeddings", &json!({ "input": vec!["a"; texts] }));
+    let (status, answer) = ask(256);
+    assert_eq!(status, 413, "{answer}");
+    let (status, answer) = ask(2);
+    assert_eq!((status, answer["data"][1]["embedding"].as_array().unwrap().len()), (200, 12_288));
+    // 7.4 MB of them for a client that reads no further: another waits until it is gone.
+    let begin = || {
+        let body = json!({ "input": vec!["a"; 150] }).to_string();
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let head =
+            "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        stream
+    };
+    let status = |stream: &mut TcpStream, seconds: u64| {
+        stream.set_read_timeout(Some(Duration::from_secs(seconds))).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).ok()?;
+        Some(String::from_utf8_lossy(&status[9..]).into_owned())
+    };
+    let mut first = begin();
+    assert_eq!(status(&mut first, 60).as_deref(), Some("200"));
+    let mut second = begin();
+    assert_eq!(status(&mut second, 3), None, "there was room for both");
+    drop(first);
+    assert_eq!(status(&mut second, 60).as_deref(), Some("200"));
 }
