@@ -5,9 +5,11 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::serving::Server;
+use lowtide_bench::synth::{self, Mix, Shape, Spec};
 use serde_json::{Value, json};
 
 /// What all work and all bodies may take in a budget of 105 MB, as `crates/server/src/limits.rs` has it; buffers
@@ -119,22 +121,26 @@ fn the_largest_bodies_take_no_more_than_was_set_aside() {
     server.assert_well();
 }
 
+fn tiny_shape() -> Shape {
+    Shape::named("llama-tiny").unwrap()
+}
+
+/// A server with the least that there is of everything, of a model that is written for it.
+fn serve(folder: common::Folder, path: &Path, shape: Shape, format: &str) -> Server {
+    let spec = Spec::new(shape, Mix::named(format).unwrap());
+    synth::write_file(&spec, path, &mut |_| ()).unwrap();
+    let mut command = common::lowtide(folder.path());
+    command.arg("serve").arg(path).args(["--port", "0", "--threads", "1", "--ctx", "64"]);
+    command.args(["--memory", "105MB", "--parallel", "1"]);
+    Server::run(command, folder)
+}
+
 #[test]
 fn a_model_that_is_cut_while_it_is_served_shows_in_the_health_until_it_is_whole() {
     // Too large for the budget: each pass reads from the file.
     let folder = common::Folder::new();
     let path = folder.join("cut.gguf");
-    let shape = lowtide_bench::synth::Shape {
-        layers: 30,
-        ..lowtide_bench::synth::Shape::named("llama-tiny").unwrap()
-    };
-    let mix = lowtide_bench::synth::Mix::named("f32").unwrap();
-    let spec = lowtide_bench::synth::Spec::new(shape, mix);
-    lowtide_bench::synth::write_file(&spec, &path, &mut |_| ()).unwrap();
-    let mut command = common::lowtide(folder.path());
-    command.arg("serve").arg(&path).args(["--port", "0", "--threads", "1", "--ctx", "64"]);
-    command.args(["--memory", "105MB", "--parallel", "1"]);
-    let server = Server::run(command, folder);
+    let server = serve(folder, &path, Shape { layers: 30, ..tiny_shape() }, "f32");
     let body = json!({ "prompt": "hello", "max_tokens": 2, "ignore_eos": true });
     assert_eq!(server.post("/v1/completions", &body).0, 200);
     let whole = std::fs::read(&path).unwrap();
@@ -162,18 +168,8 @@ fn vectors_are_counted_until_their_client_has_them() {
     // A body of a few hundred bytes; 256 of its vectors are 12.6 MB, all requests together have 10 MiB.
     let folder = common::Folder::new();
     let path = folder.join("wide.gguf");
-    let shape = lowtide_bench::synth::Shape {
-        layers: 1,
-        embedding: 12_288,
-        ..lowtide_bench::synth::Shape::named("llama-tiny").unwrap()
-    };
-    let mix = lowtide_bench::synth::Mix::named("q8_0").unwrap();
-    let spec = lowtide_bench::synth::Spec::new(shape, mix);
-    lowtide_bench::synth::write_file(&spec, &path, &mut |_| ()).unwrap();
-    let mut command = common::lowtide(folder.path());
-    command.arg("serve").arg(&path).args(["--port", "0", "--threads", "1", "--ctx", "64"]);
-    command.args(["--memory", "105MB", "--parallel", "1"]);
-    let server = Server::run(command, folder);
+    let server =
+        serve(folder, &path, Shape { layers: 1, embedding: 12_288, ..tiny_shape() }, "q8_0");
     let ask = |texts: usize| server.post("/v1/embeddings", &json!({ "input": vec!["a"; texts] }));
     let (status, answer) = ask(256);
     assert_eq!(status, 413, "{answer}");
