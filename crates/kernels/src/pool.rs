@@ -2,29 +2,37 @@
 //! token is 200 of those, so starting and joining a job may cost a fraction of a microsecond only.
 //!
 //! # How a job runs
-//! A job is a function and a number of chunks. Two counters are all there is in the steady state:
-//! `unclaimed` (chunks nobody has taken yet) and `unfinished` (chunks not yet done). A thread takes
-//! a chunk by decrementing `unclaimed` from a value above zero; the caller takes chunks too, and
+//! A job is a function and a number of chunks. The chunks are dealt out to *regions*, a run of
+//! neighbours for each thread, and `unfinished` counts those not yet done: a word for each region and
+//! that counter are all there is in the steady state. A thread takes the chunks of its own region in
+//! order, then those of the others from their ends; the caller takes chunks too, and
 //! returns when `unfinished` is zero. **Nobody waits for a thread, only for chunks**: a worker that
 //! the system has not scheduled claims nothing, the others do its share, and it costs nothing. So
 //! more threads than cores is a little slower, not a collapse.
 //!
+//! Products ask for the bytes behind those they compute, and in a region of neighbours these are the
+//! same thread's next ones. While all threads took from one list, each chunk began with rows that
+//! nobody had asked for, and its last request was for another thread's: small models decode 11 to 21 % faster without
+//! that (two threads, Zen 4; docs/performance.md).
+//!
 //! # Why the memory orderings are right
 //! - *A worker sees the job it claims from.* The caller writes `job` and `unfinished`, then stores
-//!   `unclaimed = n` (release). A claim is a compare-exchange (acquire) that read that store or a
+//!   the regions' words (release). A claim is a compare-exchange (acquire) that read such a store or a
 //!   later claim; claims are read-modify-writes and so continue the store's release sequence.
 //!   Every claim therefore happens after the writes to `job`. A worker reads `job` only *after*
 //!   a claim has succeeded, never before.
 //! - *`job` is not overwritten under a reader.* A thread with a claimed chunk has not yet
 //!   subtracted it from `unfinished`; the caller returns, and so can start another job, only after
 //!   it has read `unfinished == 0` (acquire), which synchronises with each subtraction (release,
-//!   again one release sequence). All uses of `job` and of the closure happen before that.
-//! - *A stale value is harmless.* A worker may load `unclaimed`, sleep for an hour, and then
-//!   compare-exchange successfully because the counter of some later job has the same value: it
+//!   again one release sequence). All uses of `job` and of the closure happen before that. Chunks of a
+//!   region that the caller has yet to fill are among the unfinished, so it fills all of them in time.
+//! - *A stale value is harmless.* A worker may load a region's word, sleep for an hour, and then
+//!   compare-exchange successfully because the region of some later job has the same value: it
 //!   has then properly claimed a chunk of that later job, and reads `job` afterwards. No epoch
-//!   is needed.
-//! - *No wake-up is lost.* A worker sets `asleep`, then reads `unclaimed`; the caller stores
-//!   `unclaimed`, then reads `asleep`. All four are `SeqCst`, so at least one of the two sees the
+//!   is needed. Only an empty region is filled, and nobody claims from an empty one, so no claim is
+//!   overwritten.
+//! - *No wake-up is lost.* A worker sets `asleep`, then reads the regions; the caller stores
+//!   them, then reads `asleep`. All are `SeqCst`, so at least one of the two sees the
 //!   other's store: either the worker stays awake or the caller unparks it (`unpark` before
 //!   `park` leaves a token, so that order is fine too). The same argument with `caller_waits` and
 //!   `unfinished` covers the caller's own sleep.
@@ -32,8 +40,9 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,6 +57,9 @@ const SPIN: Duration = Duration::from_micros(10);
 /// For this long (from the start of the wait) it also offers its core to others between looks; then
 /// it sleeps. A sleeping worker costs the caller a system call to wake.
 const YIELD: Duration = Duration::from_micros(80);
+
+/// With more threads than this some share a region: a thread that waits looks at all of them.
+const REGIONS_MAX: usize = 8;
 
 /// The function of a job: called with (chunk, thread).
 pub type Chunk<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -77,17 +89,61 @@ pub enum PoolError {
 #[repr(align(128))]
 struct Line<T>(T);
 
-#[derive(Copy, Clone)]
-struct Job {
-    function: *const Chunk<'static>,
-    chunks: usize,
+/// The chunks of one thread that nobody has taken yet: the number of the first in the lower half of the word, that of
+/// the last and 1 in the upper half.
+#[derive(Default)]
+struct Region(AtomicU64);
+
+impl Region {
+    fn fill(&self, chunks: Range<u32>) {
+        self.0.store(Self::word(&chunks), Ordering::SeqCst);
+    }
+
+    fn is_empty(&self) -> bool {
+        Self::split(self.0.load(Ordering::SeqCst)).is_empty()
+    }
+
+    /// Claims the first chunk.
+    fn first(&self) -> Option<u32> {
+        self.claim(|chunks| (chunks.start, chunks.start + 1..chunks.end))
+    }
+
+    /// Claims the last one.
+    fn last(&self) -> Option<u32> {
+        self.claim(|chunks| (chunks.end - 1, chunks.start..chunks.end - 1))
+    }
+
+    fn claim(&self, take: impl Fn(Range<u32>) -> (u32, Range<u32>)) -> Option<u32> {
+        let mut word = self.0.load(Ordering::SeqCst);
+        loop {
+            let chunks = Self::split(word);
+            if chunks.is_empty() {
+                return None;
+            }
+            let (chunk, rest) = take(chunks);
+            let rest = Self::word(&rest);
+            match self.0.compare_exchange_weak(word, rest, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some(chunk),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    fn word(chunks: &Range<u32>) -> u64 {
+        u64::from(chunks.start) | u64::from(chunks.end) << 32
+    }
+
+    fn split(word: u64) -> Range<u32> {
+        word as u32..(word >> 32) as u32
+    }
 }
 
 struct Shared {
-    unclaimed: Line<AtomicUsize>,
+    /// The chunks of each region that nobody has taken yet.
+    unclaimed: Box<[Line<Region>]>,
     unfinished: Line<AtomicUsize>,
     /// Written by the caller between jobs; read by whoever holds a claimed chunk.
-    job: Line<UnsafeCell<Job>>,
+    job: Line<UnsafeCell<*const Chunk<'static>>>,
     /// One per worker: it is about to park, or parked.
     asleep: Box<[Line<AtomicBool>]>,
     caller_waits: AtomicBool,
@@ -125,9 +181,9 @@ impl ThreadPool {
         }
         let nothing: &'static Chunk<'static> = &|_, _| {};
         let shared = Arc::new(Shared {
-            unclaimed: Line(AtomicUsize::new(0)),
+            unclaimed: (0..threads.min(REGIONS_MAX)).map(|_| Line(Region::default())).collect(),
             unfinished: Line(AtomicUsize::new(0)),
-            job: Line(UnsafeCell::new(Job { function: nothing, chunks: 0 })),
+            job: Line(UnsafeCell::new(nothing)),
             asleep: (1..threads).map(|_| Line(AtomicBool::new(false))).collect(),
             caller_waits: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
@@ -154,8 +210,8 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Calls `function(chunk, thread)` once for each chunk below `chunks`, on whichever thread is
-    /// free (in about ascending order), and returns when all are done. `thread` is below
+    /// Calls `function(chunk, thread)` once for each chunk below `chunks`, and returns when all are done. Each thread
+    /// takes neighbours in ascending order, and helps others when it has done its own. `thread` is below
     /// [`threads`](ThreadPool::threads) and within this call no two threads have the same.
     ///
     /// Called while a job of this pool is running (from inside a chunk, or from another thread), it
@@ -166,14 +222,15 @@ impl ThreadPool {
     /// ended. The pool stays usable.
     #[inline]
     pub fn run(&self, chunks: usize, function: &Chunk<'_>) {
-        let alone = chunks <= 1 || self.workers.is_empty();
+        let count = u32::try_from(chunks).unwrap_or(0);
+        let alone = count <= 1 || self.workers.is_empty();
         if alone || self.busy.swap(true, Ordering::Acquire) {
             for chunk in 0..chunks {
                 function(chunk, 0);
             }
             return;
         }
-        let panic = self.run_shared(chunks, function);
+        let panic = self.run_shared(count, function);
         self.busy.store(false, Ordering::Release);
         if let Some(payload) = panic {
             resume_unwind(payload);
@@ -187,7 +244,7 @@ impl ThreadPool {
         &self,
         len: usize,
         grain: usize,
-        function: &(dyn Fn(std::ops::Range<usize>, usize) + Sync),
+        function: &(dyn Fn(Range<usize>, usize) + Sync),
     ) {
         let grain = grain.max(1);
         self.run(len.div_ceil(grain), &|chunk, thread| {
@@ -196,7 +253,7 @@ impl ThreadPool {
         });
     }
 
-    fn run_shared(&self, chunks: usize, function: &Chunk<'_>) -> Option<Box<dyn Any + Send>> {
+    fn run_shared(&self, chunks: u32, function: &Chunk<'_>) -> Option<Box<dyn Any + Send>> {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. No thread uses the pointer after this function has seen
         // `unfinished == 0`, and this function does not return or unwind before that (chunks are
@@ -208,10 +265,10 @@ impl ThreadPool {
         };
         // SAFETY: `busy` makes this the only caller, and nobody holds a claimed chunk between jobs
         // (the last one ended with `unfinished == 0`), so nobody reads the cell now.
-        unsafe { *shared.job.0.get() = Job { function, chunks } };
-        shared.unfinished.0.store(chunks, Ordering::Relaxed);
-        shared.unclaimed.0.store(chunks, Ordering::SeqCst);
-        let helpers = chunks - 1;
+        unsafe { *shared.job.0.get() = function };
+        shared.unfinished.0.store(chunks as usize, Ordering::Relaxed);
+        shared.deal_out(chunks);
+        let helpers = chunks as usize - 1;
         for (asleep, worker) in shared.asleep.iter().zip(&self.workers).take(helpers) {
             if asleep.0.load(Ordering::SeqCst) {
                 worker.thread().unpark();
@@ -229,28 +286,29 @@ impl ThreadPool {
 }
 
 impl Shared {
-    /// Takes and runs chunks until none is unclaimed.
+    /// Gives each region its part of `0..chunks`.
+    fn deal_out(&self, chunks: u32) {
+        let regions = self.unclaimed.len() as u64;
+        let border = |index: u64| (u64::from(chunks) * index / regions) as u32;
+        for (index, region) in (0..).zip(&self.unclaimed) {
+            region.0.fill(border(index)..border(index + 1));
+        }
+    }
+
+    /// Takes and runs chunks until none is unclaimed: those of the thread's own region in order, then those of the
+    /// others from their ends.
     fn claim_all(&self, thread: usize) {
-        let mut unclaimed = self.unclaimed.0.load(Ordering::SeqCst);
+        let regions = self.unclaimed.len();
+        let own = thread % regions;
         let mut done = 0;
-        while unclaimed != 0 {
-            match self.unclaimed.0.compare_exchange_weak(
-                unclaimed,
-                unclaimed - 1,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            ) {
-                Err(now) => unclaimed = now,
-                Ok(_) => {
-                    // SAFETY: this thread holds a claimed chunk, so the job was written before and
-                    // is not overwritten until the chunk is subtracted below.
-                    let job = unsafe { *self.job.0.get() };
-                    // SAFETY: as above: `run` keeps the function alive until `unfinished == 0`.
-                    let function = unsafe { &*job.function };
-                    self.run_chunk(function, job.chunks - unclaimed, thread);
-                    done += 1;
-                    unclaimed = self.unclaimed.0.load(Ordering::SeqCst);
-                }
+        while let Some(chunk) = self.unclaimed[own].0.first() {
+            self.run_claimed(chunk, thread);
+            done += 1;
+        }
+        for other in (own + 1..regions).chain(0..own) {
+            while let Some(chunk) = self.unclaimed[other].0.last() {
+                self.run_claimed(chunk, thread);
+                done += 1;
             }
         }
         // All `done` chunks are of one job: it cannot have ended before this subtraction.
@@ -262,6 +320,15 @@ impl Shared {
             drop(self.lock_slow());
             self.finished.notify_one();
         }
+    }
+
+    fn run_claimed(&self, chunk: u32, thread: usize) {
+        // SAFETY: this thread holds a claimed chunk, so the job was written before and is not overwritten until the
+        // chunk is subtracted from `unfinished`.
+        let function = unsafe { *self.job.0.get() };
+        // SAFETY: as above: `run` keeps the function alive until `unfinished == 0`.
+        let function = unsafe { &*function };
+        self.run_chunk(function, chunk as usize, thread);
     }
 
     fn run_chunk(&self, function: &Chunk<'_>, chunk: usize, thread: usize) {
@@ -292,7 +359,7 @@ impl Shared {
         loop {
             self.claim_all(index);
             let mut wait = Wait::new();
-            while self.unclaimed.0.load(Ordering::SeqCst) == 0 {
+            while self.is_idle() {
                 if self.stop.load(Ordering::SeqCst) {
                     return;
                 }
@@ -300,16 +367,16 @@ impl Shared {
                     continue;
                 }
                 asleep.store(true, Ordering::SeqCst);
-                let idle = || {
-                    self.unclaimed.0.load(Ordering::SeqCst) == 0
-                        && !self.stop.load(Ordering::SeqCst)
-                };
-                while idle() {
+                while self.is_idle() && !self.stop.load(Ordering::SeqCst) {
                     std::thread::park();
                 }
                 asleep.store(false, Ordering::SeqCst);
             }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unclaimed.iter().all(|region| region.0.is_empty())
     }
 
     fn lock_slow(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
@@ -401,6 +468,45 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What makes the rows that a thread asks for ahead its own: its chunks are neighbours in ascending order, and
+    /// those it takes from others come after them, from the ends.
+    #[test]
+    fn a_thread_takes_neighbours_in_order_and_helps_from_the_end() {
+        const CHUNKS: usize = 40;
+        for threads in [2, 3, 8, 11] {
+            let pool = ThreadPool::new(threads).unwrap();
+            let regions = threads.min(REGIONS_MAX);
+            let of = |chunk: usize| (0..regions).rfind(|i| i * CHUNKS / regions <= chunk).unwrap();
+            for _ in 0..100 {
+                let taken: Vec<Mutex<Vec<usize>>> =
+                    (0..threads).map(|_| Mutex::default()).collect();
+                pool.run(CHUNKS, &|chunk, thread| taken[thread].lock().unwrap().push(chunk));
+                for (thread, taken) in taken.into_iter().enumerate() {
+                    let taken = taken.into_inner().unwrap();
+                    let own = thread % regions;
+                    let helps = taken.iter().position(|chunk| of(*chunk) != own);
+                    let (first, then) = taken.split_at(helps.unwrap_or(taken.len()));
+                    assert!(first.is_sorted(), "{thread} of {threads}: {taken:?}");
+                    for pair in then.windows(2) {
+                        let same = of(pair[0]) == of(pair[1]);
+                        assert!(of(pair[1]) != own && (!same || pair[0] > pair[1]), "{taken:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_region_is_taken_from_both_sides_until_it_is_empty() {
+        let region = Region::default();
+        assert!(region.is_empty() && region.first().is_none() && region.last().is_none());
+        region.fill(7..10);
+        assert_eq!((region.first(), region.last(), region.is_empty()), (Some(7), Some(9), false));
+        assert_eq!((region.last(), region.first(), region.last()), (Some(8), None, None));
+        region.fill(u32::MAX - 1..u32::MAX);
+        assert_eq!((region.first(), region.is_empty()), (Some(u32::MAX - 1), true));
     }
 
     #[test]
