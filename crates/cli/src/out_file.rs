@@ -2,18 +2,34 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::linkat;
 
 use crate::failure::Failure;
 
 /// A file in the making. It has its name once [`OutFile::commit`] is called; dropped before that,
-/// nothing of it is left and what was there under its name is still there.
+/// nothing of it is left and what was there under its name is still there. Where the file system has files
+/// without a name (most do) that also holds for a program that is killed.
 #[derive(Debug)]
 pub struct OutFile {
     path: PathBuf,
-    /// Where it is written; `None` where the path is a pipe or a device, which cannot be replaced.
-    part: Option<PathBuf>,
+    /// Where it is until it has its name.
+    place: Place,
     out: BufWriter<File>,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Under its own name: it has it by now, or is a pipe or a device, which cannot be replaced.
+    Itself,
+    /// Under another name beside it.
+    Part(PathBuf),
+    /// Nowhere. It gets its own name by way of this one, as a link replaces nothing.
+    Nameless(PathBuf),
 }
 
 impl OutFile {
@@ -29,17 +45,23 @@ impl OutFile {
                 .mend(format!("{flag} FILE, in a folder that is there and that you may write to"))
         };
         let path = &through_links(path).map_err(|e| refused(&e))?;
-        let part = match fs::metadata(path) {
+        let (place, file) = match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => return Err(refused(&"it is a folder")),
-            Ok(meta) if !meta.is_file() => None,
+            Ok(meta) if !meta.is_file() => (Place::Itself, File::create(path)),
             Ok(_) if is_model(path) => {
                 // A slip of the hand must not cost a model.
                 return Err(refused(&"it is a model, which would be lost"));
             }
-            _ => Some(part_path(path).ok_or_else(|| refused(&"it has no name"))?),
+            _ => {
+                let part = part_path(path).ok_or_else(|| refused(&"it has no name"))?;
+                match nameless(&part) {
+                    Ok(file) => (Place::Nameless(part), Ok(file)),
+                    Err(_) => (Place::Part(part.clone()), File::create(part)),
+                }
+            }
         };
-        let file = File::create(part.as_deref().unwrap_or(path)).map_err(|e| refused(&e))?;
-        Ok(Self { path: path.to_owned(), part, out: BufWriter::new(file) })
+        let file = file.map_err(|e| refused(&e))?;
+        Ok(Self { path: path.to_owned(), place, out: BufWriter::new(file) })
     }
 
     /// Writes all of a file.
@@ -73,13 +95,23 @@ impl OutFile {
     /// The disk is full, or fails.
     pub fn publish(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|error| self.failed(&error))?;
-        if let Some(part) = self.part.take() {
-            fs::rename(&part, &self.path).map_err(|error| {
-                // What cannot be named need not stay.
-                let _ = fs::remove_file(&part);
-                self.failed(&error)
-            })?;
-        }
+        self.name().map_err(|error| self.failed(&error))
+    }
+
+    fn name(&mut self) -> io::Result<()> {
+        let part = match &self.place {
+            Place::Itself => return Ok(()),
+            Place::Part(part) => part.clone(),
+            Place::Nameless(part) => {
+                let file = format!("/proc/self/fd/{}", self.out.get_ref().as_raw_fd());
+                linkat(AT_FDCWD, file.as_str(), AT_FDCWD, part, AtFlags::AT_SYMLINK_FOLLOW)?;
+                part.clone()
+            }
+        };
+        // What cannot be named need not stay: from here on it is removed with this.
+        self.place = Place::Part(part.clone());
+        fs::rename(part, &self.path)?;
+        self.place = Place::Itself;
         Ok(())
     }
 
@@ -101,7 +133,7 @@ impl Write for OutFile {
 
 impl Drop for OutFile {
     fn drop(&mut self) {
-        if let Some(part) = &self.part {
+        if let Place::Part(part) = &self.place {
             // It may be gone already: then nothing is left to do.
             let _ = fs::remove_file(part);
         }
@@ -112,6 +144,21 @@ impl Drop for OutFile {
 fn part_path(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_string_lossy();
     Some(path.with_file_name(format!(".{name}.{}.part", std::process::id())))
+}
+
+/// A file without a name, in the folder in which it may come to be called `part`.
+fn nameless(part: &Path) -> io::Result<File> {
+    if !Path::new("/proc/self/fd").is_dir() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // Left by a process that was killed and had this one's number.
+    if let Err(error) = fs::remove_file(part)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let folder = part.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    File::options().write(true).custom_flags(OFlag::O_TMPFILE.bits()).mode(0o666).open(folder)
 }
 
 /// What a link stands for is written, as a shell does it; the link stays.
@@ -140,10 +187,20 @@ mod tests {
         fs::write(&path, "old").unwrap();
         let mut half = OutFile::create(&path, "--x").unwrap();
         half.write_all(b"new, half").unwrap();
+        half.flush().unwrap();
+        // A program killed here leaves nothing, where the folder's file system can do that.
+        let nameless = matches!(half.place, Place::Nameless(_));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), if nameless { 1 } else { 2 });
         drop(half);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         OutFile::create(&path, "--x").unwrap().put(b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        let mut named = OutFile::create(&path, "--x").unwrap();
+        let part = part_path(&path).unwrap();
+        (named.place, named.out) =
+            (Place::Part(part.clone()), BufWriter::new(File::create(part).unwrap()));
+        named.put(b"newest").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"newest");
         let model = dir.join("m.gguf");
         fs::write(&model, "GGUF....").unwrap();
         let (link, loose) = (dir.join("link"), dir.join("loose"));

@@ -189,11 +189,14 @@ impl Store {
         for file in model.files.iter().rev() {
             let describe = || format!("cannot remove {}", file.display());
             fs::remove_file(file).with_context(describe)?;
-            match fs::remove_file(checksum_path(file)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(describe);
+            let part = part_path(file);
+            for beside in [checksum_path(file), part::origin_path(&part), part] {
+                match fs::remove_file(beside) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error).with_context(describe);
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         // Folders of a hub's organisation and repository go when they are empty, and only then.

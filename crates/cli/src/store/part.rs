@@ -162,7 +162,7 @@ impl Origin {
 }
 
 /// `NAME.gguf.part` -> `NAME.gguf.part.origin`.
-fn origin_path(part: &Path) -> PathBuf {
+pub(super) fn origin_path(part: &Path) -> PathBuf {
     with_suffix(part, ".origin")
 }
 
