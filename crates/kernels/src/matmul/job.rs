@@ -178,16 +178,38 @@ pub(super) struct RowJob<'a> {
     pub(super) rows: Range<usize>,
     pub(super) x: &'a Activations,
     pub(super) out: Out,
+    /// Where the weights begin that this thread probably reads next.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "nothing asks for bytes ahead there")
+    )]
+    pub(super) then: *const u8,
 }
 
 impl<'a> RowJob<'a> {
     /// # Safety
     /// `out` belongs to `job`, which was checked, and no other chunk that runs now has any of
     /// these rows.
-    pub(super) unsafe fn new(job: &MatmulJob<'a>, out: Out, rows: Range<usize>) -> RowJob<'a> {
+    pub(super) unsafe fn new(
+        job: &MatmulJob<'a>,
+        out: Out,
+        rows: Range<usize>,
+        then: Option<*const u8>,
+    ) -> RowJob<'a> {
         let row_bytes = job.weights.len() / job.rows;
         let weights = &job.weights[rows.start * row_bytes..rows.end * row_bytes];
-        RowJob { format: job.format, weights, row_bytes, rows, x: job.x, out }
+        let then = then.unwrap_or(weights.as_ptr_range().end);
+        RowJob { format: job.format, weights, row_bytes, rows, x: job.x, out, then }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    /// The address behind the `count` rows from `first` on, and that of the bytes which are read after them: the same
+    /// but for the last rows.
+    #[inline]
+    pub(super) fn after(&self, first: usize, count: usize) -> (usize, usize) {
+        let rows = (first + count).min(self.rows.len());
+        let behind = self.weights.as_ptr().addr() + rows * self.row_bytes;
+        (behind, if rows < self.rows.len() { behind } else { self.then.addr() })
     }
 
     /// The bytes of row `row` of these.

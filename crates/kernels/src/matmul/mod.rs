@@ -58,9 +58,14 @@ pub fn matmul(compute: &mut Compute, jobs: &mut [MatmulJob<'_>]) -> Result<(), M
     let jobs = &*jobs;
     pool.run(chunks, &|chunk, thread| {
         let (planned, rows) = find(plan, jobs, chunk);
+        let then = (chunk + 1 < chunks).then(|| {
+            let (planned, rows) = find(plan, jobs, chunk + 1);
+            let job = &jobs[planned.job];
+            job.weights[rows.start * (job.weights.len() / job.rows)..].as_ptr()
+        });
         // SAFETY: the plan has the `Out` of this job, checked above and borrowed until `run` returns;
         // chunks are disjoint ranges of rows, and each is run once.
-        let job = unsafe { RowJob::new(&jobs[planned.job], planned.out, rows) };
+        let job = unsafe { RowJob::new(&jobs[planned.job], planned.out, rows, then) };
         // SAFETY: within a call of `run` no two threads have the same number, and `compute` is
         // borrowed mutably, so there is no other call.
         let scratch = unsafe { threads.part(thread..thread + 1) };

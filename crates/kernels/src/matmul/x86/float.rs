@@ -102,7 +102,7 @@ fn cell<F: Float, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usi
         std::array::from_fn(|r| &weights[r].as_chunks().0[..2 * whole]);
     let x_whole: [&[[f32; 8]]; C] = std::array::from_fn(|c| &x[c][..2 * whole]);
     // With one column the next rows are asked for in the order in which they lie in memory.
-    let mut next = Next::near(job.row(row), R, job.row_bytes);
+    let mut next = Next::near(job, row, R);
     for block in 0..whole {
         if C == 1 {
             next.prefetch(R * size_of::<[F::Bytes; LANES]>());

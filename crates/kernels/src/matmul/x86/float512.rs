@@ -165,7 +165,7 @@ fn cell<F: Wide, const R: usize, const C: usize>(job: &mut RowJob<'_>, row: usiz
     }
     let whole = weights[0].len() / LANES;
     // With one column the next rows are asked for in the order in which they lie in memory.
-    let next = Next::near(job.row(row), R, job.row_bytes);
+    let next = Next::near(job, row, R);
     let mut sums = whole_blocks::<F, R, C>(&weights, &x, next);
     if weights[0].len() > whole * LANES {
         for r in 0..R {

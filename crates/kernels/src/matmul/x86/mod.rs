@@ -131,7 +131,7 @@ fn group<B: Unpack, const SIDES: usize>(
     });
     let blocks = weights[0][0].len();
     let step = Tile::step(blocks, B::GROUPS, cols);
-    let mut next = Next::new(job.row(first), 8 * SIDES, job.row_bytes);
+    let mut next = Next::new(job, first, 8 * SIDES);
     for start in (0..blocks).step_by(step) {
         let end = blocks.min(start + step);
         for (side, weights) in weights.iter().enumerate() {
@@ -167,7 +167,7 @@ fn wide_group<B: Unpack, const GROUPS: usize>(
     let blocks = weights[0][0][0].len();
     // The groups share the tile.
     let step = Tile::step(blocks, GROUPS * B::GROUPS, job.x.cols());
-    let mut next = Next::new(job.row(first), 16 * GROUPS, job.row_bytes);
+    let mut next = Next::new(job, first, 16 * GROUPS);
     for start in (0..blocks).step_by(step) {
         let len = blocks.min(start + step) - start;
         let (used, _) = tile.0.split_at_mut(GROUPS * len * B::GROUPS);

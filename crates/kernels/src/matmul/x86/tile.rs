@@ -4,6 +4,8 @@
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
+use crate::matmul::job::RowJob;
+
 /// 32 weights of each of 16 rows, ready to be multiplied: two vectors of 8 rows side by side, or one
 /// of 16. Lane `r` of 32 bits belongs to row `r`.
 #[derive(Copy, Clone)]
@@ -75,12 +77,13 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// After `rows` rows that begin at `row` and have `bytes` bytes each.
-    pub(super) fn new(row: &[u8], rows: usize, bytes: usize) -> Next {
-        let near = rows * bytes <= NEAR_BYTES;
-        let end = row.as_ptr().addr().wrapping_add(rows * bytes);
+    /// Behind the `rows` rows of `job` from `first` on.
+    pub(super) fn new(job: &RowJob<'_>, first: usize, rows: usize) -> Next {
+        let near = rows * job.row_bytes <= NEAR_BYTES;
+        let (behind, then) = job.after(first, rows);
         // The line that the rows before end in was asked for with them.
-        Next { end, line: end.next_multiple_of(64), near }
+        let line = if behind == then { then.next_multiple_of(64) } else { then / 64 * 64 };
+        Next { end: then, line, near }
     }
 
     /// The same for rows that are read once, with nothing but a column beside them. Where the first-level cache holds
@@ -89,8 +92,8 @@ impl Next {
     /// places for as long as the memory takes, and on its way to the second level it does not: on Zen 4 that brings
     /// 25 to 31 GB a second instead of 16 to 21 (`Q8_0`; a plain read gets 33). Other processors with 32 KiB, and rows
     /// of floats, were not measured.
-    pub(super) fn near(row: &[u8], rows: usize, bytes: usize) -> Next {
-        let next = Next::new(row, rows, bytes);
+    pub(super) fn near(job: &RowJob<'_>, first: usize, rows: usize) -> Next {
+        let next = Next::new(job, first, rows);
         Next { near: next.near || is_first_level_large(), ..next }
     }
 

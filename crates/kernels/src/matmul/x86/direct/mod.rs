@@ -147,7 +147,7 @@ fn rows_of<W: Wide, B: Direct>(w: W, job: &mut RowJob<'_>) -> usize {
     let cols = job.x.cols();
     let blocks = distance / size_of::<B>();
     for first in (0..whole).step_by(W::ROWS) {
-        let mut next = Next::near(job.row(first), W::ROWS, distance);
+        let mut next = Next::near(job, first, W::ROWS);
         let group = &job.weights[first * distance..(first + W::ROWS) * distance];
         for col in 0..cols {
             let column = job.x.column(col);
