@@ -2,11 +2,12 @@
 //! recommends, that wins over common practice.
 
 use anyhow::Result;
-use lowtide_engine::SamplerDefaults;
 use lowtide_engine::sampler::{Sampler, SamplerError, SamplerParams};
+use lowtide_engine::{Error, SamplerDefaults};
 
 use crate::args::SamplingOptions;
-use crate::failure::{Failure, STATUS_RUNNING};
+use crate::failure::Failure;
+use crate::load::{self, Phase};
 
 /// Chooses tokens.
 pub struct Chooser {
@@ -41,11 +42,10 @@ impl Chooser {
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         let id = self.sampler.sample(logits).map_err(|error| match error {
             SamplerError::NonFiniteLogits { index } => {
-                let error = lowtide_engine::Error::NonFiniteLogits { index };
-                Failure::from_lines(&error, STATUS_RUNNING)
+                load::failure(&Error::NonFiniteLogits { index }, Phase::Running)
             }
-            SamplerError::NoCandidate => no_candidate(),
-            other => Failure::running(other.to_string()),
+            SamplerError::NoCandidate => no_candidate().into(),
+            other => Failure::running(other.to_string()).into(),
         })?;
         self.sampler.accept(id);
         Ok(id)

@@ -1,12 +1,15 @@
 //! A conversation, and how it is saved.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use lowtide_tokenizer::Message;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use crate::allowance::Allowance;
 use crate::out_file::OutFile;
 
 /// The format that is written; another number is another format.
@@ -32,12 +35,13 @@ pub struct Turn {
     pub content: String,
 }
 
+/// What a file holds.
 #[derive(Serialize, Deserialize)]
-struct File {
+struct Saved<System, Turns> {
     lowtide_conversation: u32,
     model: String,
-    system: Option<String>,
-    turns: Vec<Turn>,
+    system: System,
+    turns: Turns,
 }
 
 impl Conversation {
@@ -56,53 +60,59 @@ impl Conversation {
     /// Writes it. A file that is there is replaced only if it is a saved conversation itself: a
     /// slip of the hand must not cost a model.
     pub fn save(&self, path: &Path, model: &str) -> Result<()> {
-        if path.exists() && read(path).is_err() {
+        // Looked through, not kept: it may be longer than there is memory for.
+        if path.exists() && read::<IgnoredAny, IgnoredAny>(path).is_err() {
             bail!("{} is there, and is no saved conversation", path.display());
         }
-        let file = File {
+        let file = Saved {
             lowtide_conversation: FORMAT,
             model: model.to_owned(),
-            system: self.system.clone(),
-            turns: self.turns.clone(),
+            system: &self.system,
+            turns: &self.turns,
         };
-        let mut text = serde_json::to_string_pretty(&file)?;
-        text.push('\n');
-        Ok(OutFile::create(path, "/save")?.put(text.as_bytes())?)
+        Ok(OutFile::create(path, "/save")?.fill(|out| {
+            serde_json::to_writer_pretty(&mut *out, &file)?;
+            out.write_all(b"\n")
+        })?)
     }
 
-    /// Reads one, and the name of the model it was held with.
-    pub fn load(path: &Path) -> Result<(Self, String)> {
-        let file = read(path)?;
+    /// Reads one that may be used within `allowance`, and the name of the model it was held with.
+    pub fn load(path: &Path, allowance: &Allowance) -> Result<(Self, String)> {
+        if let Ok(meta) = fs::metadata(path) {
+            allowance.check_messages(meta.len())?;
+        }
+        let file: Saved<Option<String>, Vec<Turn>> = read(path)?;
+        let in_turn = file
+            .turns
+            .iter()
+            .enumerate()
+            .all(|(i, turn)| turn.role == if i % 2 == 0 { "user" } else { "assistant" });
+        if !in_turn {
+            bail!("{} does not hold user and assistant in turn", path.display());
+        }
         Ok((Self { system: file.system, turns: file.turns }, file.model))
     }
 }
 
-fn read(path: &Path) -> Result<File> {
+fn read<S: DeserializeOwned, T: DeserializeOwned>(path: &Path) -> Result<Saved<S, T>> {
     let describe = || format!("cannot read {}", path.display());
     let meta = fs::metadata(path).with_context(describe)?;
     if !meta.is_file() || meta.len() > FILE_BYTES_MAX {
         bail!("{} is no saved conversation", path.display());
     }
-    let text = fs::read_to_string(path).with_context(describe)?;
-    let file: File = serde_json::from_str(&text)
+    let file = File::open(path).with_context(describe)?;
+    let saved: Saved<S, T> = serde_json::from_reader(BufReader::new(file))
         .with_context(|| format!("{} is no saved conversation", path.display()))?;
-    if file.lowtide_conversation != FORMAT {
+    if saved.lowtide_conversation != FORMAT {
         bail!("{} is of another version of lowtide", path.display());
     }
-    let in_turn = file
-        .turns
-        .iter()
-        .enumerate()
-        .all(|(i, turn)| turn.role == if i % 2 == 0 { "user" } else { "assistant" });
-    if !in_turn {
-        bail!("{} does not hold user and assistant in turn", path.display());
-    }
-    Ok(file)
+    Ok(saved)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allowance::Source;
 
     #[test]
     fn what_is_saved_is_loaded_and_nothing_else_is_overwritten() {
@@ -113,19 +123,31 @@ mod tests {
         conversation.push("user", "Hi \u{1b}[31m\n");
         conversation.push("assistant", "Hello.");
         conversation.save(&path, "m").unwrap();
-        assert_eq!(Conversation::load(&path).unwrap(), (conversation.clone(), "m".to_owned()));
+        let room = |bytes| Allowance::any_length(Source::Claimed(bytes));
+        let load = |path: &Path| Conversation::load(path, &room(1 << 20));
+        assert_eq!(load(&path).unwrap(), (conversation.clone(), "m".to_owned()));
         conversation.save(&path, "m").unwrap();
         for other in
             ["", "{}", "GGUF", "[[[[", r#"{"lowtide_conversation": 2, "model": "m", "turns": []}"#]
         {
             fs::write(&path, other).unwrap();
-            assert!(Conversation::load(&path).is_err(), "{other}");
+            assert!(load(&path).is_err(), "{other}");
             assert!(conversation.save(&path, "m").is_err(), "{other}");
             assert_eq!(fs::read_to_string(&path).unwrap(), other);
         }
         let order = r#"{"lowtide_conversation": 1, "model": "m", "turns": [{"role": "assistant", "content": ""}]}"#;
         fs::write(&path, order).unwrap();
-        assert!(Conversation::load(&path).is_err());
+        assert!(load(&path).is_err());
+        // What is too long for the memory there is is not read, and may be replaced.
+        let long = Conversation { system: None, turns: vec![] };
+        let (mut long, text) = (long, "x".repeat(1 << 20));
+        long.push("user", text);
+        fs::remove_file(&path).unwrap();
+        long.save(&path, "m").unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("was set aside for texts"));
+        assert_eq!(Conversation::load(&path, &room(16 << 20)).unwrap().0, long);
+        conversation.save(&path, "m").unwrap();
+        assert_eq!(load(&path).unwrap().0, conversation);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

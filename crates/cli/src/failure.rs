@@ -6,6 +6,7 @@
 //!   try: lowtide pull smollm2-135m
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 
@@ -98,6 +99,9 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// A longer line of an error is cut.
+const LINE_CHARS_MAX: usize = 600;
+
 /// Prints an error to standard error and returns the exit status it stands for.
 pub fn report(error: &anyhow::Error) -> u8 {
     if error.chain().any(StdoutClosed::is) {
@@ -133,6 +137,8 @@ fn from_chain(error: &anyhow::Error) -> Failure {
 
 /// `error: ` and the text; red where standard error is a terminal that wants colour.
 pub fn print_error(text: &str) {
+    let text: Vec<_> = text.split('\n').map(shortened).collect();
+    let text = text.join("\n");
     let mut stderr = std::io::stderr().lock();
     // Where standard error is closed there is nobody to tell.
     let _ = if stderr_is_coloured() {
@@ -140,6 +146,14 @@ pub fn print_error(text: &str) {
     } else {
         writeln!(stderr, "error: {text}")
     };
+}
+
+/// Names and values of a file can be of any length.
+fn shortened(line: &str) -> Cow<'_, str> {
+    match line.char_indices().nth(LINE_CHARS_MAX) {
+        Some((end, _)) => format!("{}... ({} bytes more)", &line[..end], line.len() - end).into(),
+        None => line.into(),
+    }
 }
 
 /// Colour only on a terminal, and not against `NO_COLOR` (any non-empty value) or `TERM=dumb`.
@@ -156,6 +170,13 @@ pub fn colour_is_wanted() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_any_length_is_readable() {
+        let long = "é".repeat(LINE_CHARS_MAX);
+        assert_eq!(shortened(&long), long);
+        assert_eq!(shortened(&format!("{long}abc")), format!("{long}... (3 bytes more)"));
+    }
 
     #[test]
     fn three_lines_whatever_the_messages_hold() {

@@ -168,6 +168,9 @@ pub fn failure(error: &Error, phase: Phase) -> anyhow::Error {
             | Error::TokenOutOfRange { .. }
             | Error::TextTooShort { .. }
             | Error::ChunkTooSmall { .. }
+            // What the file holds shows only when it is computed with.
+            | Error::NonFiniteLogits { .. }
+            | Error::NonFiniteRouter { .. }
     );
     let status = match phase {
         Phase::Opening => STATUS_INPUT,

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::linkat;
 
 use crate::failure::Failure;
@@ -112,6 +112,20 @@ impl OutFile {
         self.place = Place::Part(part.clone());
         fs::rename(part, &self.path)?;
         self.place = Place::Itself;
+        Ok(())
+    }
+
+    /// Puts what was written on the disk and lets its pages go: they are charged to whoever wrote them.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub fn let_go(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        if !matches!(self.place, Place::Itself) {
+            let file = self.out.get_ref();
+            file.sync_data()?;
+            posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use lowtide_tokenizer::{ChatTemplate, EncodeOptions, Message, RenderOptions};
 
 use crate::allowance::Allowance;
 use crate::args::PromptOptions;
-use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
+use crate::failure::{Failure, STATUS_INPUT};
 use crate::input;
 
 /// The ids of a single prompt, which are no more than the context holds.
@@ -91,7 +91,7 @@ impl Dialogue {
         let prompt = self
             .template
             .render(messages, &options)
-            .map_err(|error| Failure::from_lines(&error, STATUS_RUNNING))?;
+            .map_err(|error| Failure::from_lines(&error, STATUS_INPUT))?;
         let tokenizer = model.tokenizer();
         Ok(allowance.encoded(|heap_max| tokenizer.encode_prompt_within(&prompt, heap_max))?)
     }

@@ -1,6 +1,8 @@
 //! A file to measure a disk with, where there is no model on it yet.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,17 +13,20 @@ use crate::store::make_dir;
 /// Bytes of the file: longer than what a disk's own cache holds in front of it.
 pub const TRIAL_BYTES: usize = 256 << 20;
 
-/// A file that goes away when it is dropped. None of it is in the page cache.
-pub struct Trial(PathBuf);
+/// A file without a name, so that nothing is left of it however the program ends. None of it is in the page cache.
+pub struct Trial {
+    path: PathBuf,
+    _open: File,
+}
 
 impl Trial {
     /// Writes one into `dir`, which is made if it is missing.
     pub fn write(dir: &Path) -> Result<Self> {
         make_dir(dir)?;
-        let path = dir.join(format!("trial-{}.tmp", std::process::id()));
-        let trial = Self(path);
-        let write = || -> io::Result<()> {
-            let mut file = std::fs::File::create(&trial.0)?;
+        let named = dir.join(format!("trial-{}.tmp", std::process::id()));
+        let write = || -> io::Result<File> {
+            let mut file = File::create(&named)?;
+            std::fs::remove_file(&named)?;
             // Not zeros: some file systems keep those without writing them.
             let mut state = 0x9e37_79b9_7f4a_7c15_u64;
             let mut piece = vec![0u8; 1 << 20];
@@ -38,22 +43,16 @@ impl Trial {
             // What writing left in the cache would be measured instead of the disk. Only a worse
             // measurement comes of a refusal.
             let _ = evict_file(&file);
-            Ok(())
+            Ok(file)
         };
-        write().with_context(|| format!("cannot write a trial file into {}", dir.display()))?;
-        Ok(trial)
+        let open =
+            write().with_context(|| format!("cannot write a trial file into {}", dir.display()))?;
+        Ok(Self { path: format!("/proc/self/fd/{}", open.as_raw_fd()).into(), _open: open })
     }
 
-    /// Where it is.
+    /// Where it can be opened as long as this lives.
     pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        // A file that cannot be removed has been removed by somebody else.
-        let _ = std::fs::remove_file(&self.0);
+        &self.path
     }
 }
 
@@ -67,8 +66,8 @@ mod tests {
         let trial = Trial::write(&dir).unwrap();
         let path = trial.path().to_owned();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), TRIAL_BYTES as u64);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "nothing to be left");
         drop(trial);
-        assert!(!path.exists());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

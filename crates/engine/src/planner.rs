@@ -30,8 +30,9 @@ const SCRATCH_DIVISOR: u64 = 4;
 /// many bytes of the budget.
 const KV_DIVISOR: u64 = 8;
 
-/// What a sampler holds for each token of the vocabulary: an adjusted logit, and a candidate.
-const SAMPLER_BYTES_PER_TOKEN: u64 = 12;
+/// What a sampler holds for each token of the vocabulary at most: an adjusted logit (4), a candidate (8), and for
+/// typical sampling its weight (8) and its place in another order (16).
+const SAMPLER_BYTES_PER_TOKEN: u64 = 36;
 
 /// The shortest context that is worth having.
 const CONTEXT_MIN: usize = 256;

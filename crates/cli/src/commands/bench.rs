@@ -2,10 +2,11 @@
 //! common.
 
 use std::io::{self, Write};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
-use lowtide_engine::{Engine, Logits};
+use lowtide_engine::{Engine, Error, Logits};
 use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchFormat};
@@ -96,6 +97,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let mut loaded = opened.load(&args.budget, expected)?;
     let model = model_name(&loaded);
     let stop = Interruptible::begin();
+    let flag = stop.flag().clone();
+    // Between layers: a pass of a long prompt takes long.
+    loaded.engine.set_progress(Some(Box::new(move |_, _| !flag.load(Ordering::SeqCst))));
     let steps = Steps::begin("measuring");
     let mut rows = Vec::with_capacity(tests.len());
     for (i, test) in tests.iter().enumerate() {
@@ -140,21 +144,28 @@ fn warm_up(loaded: &mut Loaded, test: Test) -> Result<()> {
         Test::Decode { .. } => 1,
     };
     loaded.session.reset();
-    pass(loaded, &ids(&loaded.engine, 0, tokens), Logits::Last)
+    let mut wrong = None;
+    let ids = ids(&loaded.engine, 0, tokens);
+    pass(loaded, &ids, Logits::Last, &mut |row| wrong = row.iter().position(|x| !x.is_finite()))?;
+    // The speed of what a model cannot be used for says nothing.
+    match wrong {
+        Some(index) => Err(load::failure(&Error::NonFiniteLogits { index }, Phase::Running)),
+        None => Ok(()),
+    }
 }
 
 fn once(loaded: &mut Loaded, test: Test, stop: &Interruptible) -> Result<f64> {
     loaded.session.reset();
     if test.depth() > 0 {
-        pass(loaded, &ids(&loaded.engine, 0, test.depth()), Logits::None)?;
+        pass(loaded, &ids(&loaded.engine, 0, test.depth()), Logits::None, &mut |_| {})?;
     }
     let input = ids(&loaded.engine, test.depth(), test.tokens());
     let begun = Instant::now();
     match test {
-        Test::Prefill { .. } => pass(loaded, &input, Logits::Last)?,
+        Test::Prefill { .. } => pass(loaded, &input, Logits::Last, &mut |_| {})?,
         Test::Decode { .. } => {
             for id in &input {
-                pass(loaded, &[*id], Logits::Last)?;
+                pass(loaded, &[*id], Logits::Last, &mut |_| {})?;
                 if stop.is_raised() {
                     return Err(Failure::interrupted().into());
                 }
@@ -168,10 +179,15 @@ fn once(loaded: &mut Loaded, test: Test, stop: &Interruptible) -> Result<f64> {
     Ok(input.len() as f64 / seconds)
 }
 
-fn pass(loaded: &mut Loaded, ids: &[u32], logits: Logits) -> Result<()> {
+fn pass(
+    loaded: &mut Loaded,
+    ids: &[u32],
+    logits: Logits,
+    look: &mut dyn FnMut(&[f32]),
+) -> Result<()> {
     let Loaded { engine, session, .. } = loaded;
     session
-        .forward(engine, ids, logits, &mut |_, _| {})
+        .forward(engine, ids, logits, &mut |_, row| look(row))
         .map_err(|error| load::failure(&error, Phase::Running))
 }
 

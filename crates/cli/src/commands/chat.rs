@@ -215,22 +215,27 @@ impl Chat {
                 let model = self.loaded.path.to_string_lossy();
                 match self.conversation.save(&path, &model) {
                     Ok(()) => note(&format!("saved to {}", path.display())),
-                    Err(error) => note(&format!("{error:#}")),
+                    Err(error) => complain(&error),
                 }
             }
-            ChatCommand::Load(path) => match Conversation::load(&path) {
+            ChatCommand::Load(path) => match Conversation::load(&path, &self.allowance) {
                 Ok((conversation, model)) => {
                     let turns = conversation.turns.len();
                     self.conversation = conversation;
                     note(&format!("{turns} messages from {}, held with {model}", path.display()));
                 }
-                Err(error) => note(&format!("{error:#}")),
+                Err(error) => complain(&error),
             },
             ChatCommand::Wrong(why) => note(&why),
             ChatCommand::Quit => {}
         }
         Ok(())
     }
+}
+
+/// What goes wrong with a command does not end the chat.
+fn complain(error: &anyhow::Error) {
+    let _status = crate::failure::report(error);
 }
 
 fn note_lines(text: &str) {

@@ -35,7 +35,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let context = args.budget.ctx.unwrap_or(CONTEXT_DEFAULT) as usize;
     // Before the model is looked at: a path that cannot be written is said at once.
     let mut save = (args.save_logprobs.as_deref())
-        .map(|path| OutFile::create(path, "--save-logprobs").map(Saved))
+        .map(|path| OutFile::create(path, "--save-logprobs").map(|out| Saved { out, pending: 0 }))
         .transpose()?;
     let opened = load::open(&args.model, &args.budget)?;
     let mut tokens = tokens(&opened, args)?;
@@ -48,7 +48,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let vocabulary = opened.model.tokenizer().vocab_size() as u64;
     // A number for each token of the second halves; while rows are saved, one of them as the file wants it.
     let scores = size_of::<f32>() as u64 * (tokens.len() as u64 / 2);
-    let row = if save.is_some() { 4 * vocabulary } else { 0 };
+    let row = if save.is_some() { 4 * vocabulary + SAVED_PENDING_MAX as u64 } else { 0 };
     let expected = Expected {
         prompt_tokens: Some(context),
         logit_rows: context / 2,
@@ -59,8 +59,8 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let mut loaded = opened.load(&args.budget, expected)?;
     let out = save.as_mut().map(|out| out as &mut dyn Write);
     let mut scored = run(&mut loaded, &tokens, context, args.chunks, out)?;
-    if let Some(Saved(out)) = save {
-        out.commit()?;
+    if let Some(saved) = save {
+        saved.out.commit()?;
     }
     scored.tokens = tokens_in_text;
     print(&scored, args.json)
@@ -77,21 +77,35 @@ fn tokens(opened: &Opened, args: &PerplexityArgs) -> Result<Vec<u32>> {
 }
 
 /// What the engine writes to: it knows no paths, so an error names the file here.
-struct Saved(OutFile);
+struct Saved {
+    out: OutFile,
+    /// Bytes written since pages were let go.
+    pending: usize,
+}
+
+/// Rows of logits are large (100 kB to 1 MB for each position), and the page cache would hold all of them within
+/// the budget.
+const SAVED_PENDING_MAX: usize = 4 << 20;
 
 impl Saved {
     fn named(&self, error: &io::Error) -> io::Error {
-        io::Error::new(error.kind(), self.0.failed(error))
+        io::Error::new(error.kind(), self.out.failed(error))
     }
 }
 
 impl Write for Saved {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(|error| self.named(&error))
+        let written = self.out.write(bytes).map_err(|error| self.named(&error))?;
+        self.pending += written;
+        if self.pending > SAVED_PENDING_MAX {
+            self.pending = 0;
+            self.out.let_go().map_err(|error| self.named(&error))?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(|error| self.named(&error))
+        self.out.flush().map_err(|error| self.named(&error))
     }
 }
 

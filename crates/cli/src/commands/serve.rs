@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use lowtide_engine::{Engine, LoadOptions, Sequences};
+use lowtide_engine::{Engine, Error, LoadOptions, MemoryLimit, Model, Sequences, plan};
 use lowtide_mapping::MemoryLimits;
 use lowtide_server::{ApiKey, Config, Limits, ServeError, Server, Tls, Walls, check_exposure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -160,12 +160,19 @@ fn limits(args: &ServeArgs) -> Result<Limits> {
     Ok(limits)
 }
 
+/// The floor is found to within so many bytes, less than what a refusal rounds up.
+const FLOOR_STEP: u64 = 250_000;
+
+/// No budget is larger.
+const FLOOR_MAX: u64 = 1 << 50;
+
 /// The models there are, and how they are loaded.
 struct Models {
     paths: BTreeMap<String, OsString>,
     first: Option<String>,
     budget: BudgetOptions,
     sequences: Sequences,
+    queue: usize,
 }
 
 impl Models {
@@ -191,7 +198,8 @@ impl Models {
             Some(wanted) => Sequences::Exactly(usize::from(wanted)),
             None => Sequences::AtMost(PARALLEL_DEFAULT),
         };
-        Ok(Self { paths, first, budget: args.budget.clone(), sequences })
+        let (budget, queue) = (args.budget.clone(), usize::from(args.queue));
+        Ok(Self { paths, first, budget, sequences, queue })
     }
 
     /// All names, the default first.
@@ -207,10 +215,52 @@ impl Models {
         let vocabulary = opened.model.tokenizer().vocab_size();
         let caller_bytes = caller_bytes + Limits::grammar_bytes(vocabulary);
         let expected = Expected { caller_bytes, ..Expected::default() };
-        let options =
+        let mut options =
             LoadOptions { sequences: self.sequences, ..load::options(&self.budget, expected) };
+        if let Memory::Bytes(budget) = self.budget.memory {
+            let rest = Limits::grammar_bytes(vocabulary);
+            let of_caller = |budget| self.reserved_bytes(budget) + rest;
+            options.caller_bytes = caller_bytes_shown(&opened.model, &options, budget, of_caller);
+        }
         load::engine(opened.model, &self.budget, options)
     }
+
+    /// What a server with such a budget takes beside the engine.
+    fn reserved_bytes(&self, budget: u64) -> u64 {
+        Limits::for_budget(budget, self.queue).reserved_bytes()
+    }
+}
+
+/// What is claimed beside the engine: `options.caller_bytes` where `budget` is enough, else as much as will be with the
+/// smallest one that is. It grows with the budget, and the refusal is to name a budget that is not refused again.
+fn caller_bytes_shown(
+    model: &Model,
+    options: &LoadOptions,
+    budget: u64,
+    of_caller: impl Fn(u64) -> u64,
+) -> u64 {
+    let runs = |budget: u64, caller_bytes: u64| {
+        let memory = MemoryLimit::Bytes(budget);
+        !matches!(
+            plan(model, &LoadOptions { memory, caller_bytes, ..*options }),
+            Err(Error::Budget(_))
+        )
+    };
+    if runs(budget, options.caller_bytes) {
+        return options.caller_bytes;
+    }
+    let (mut low, mut high) = (budget, budget.max(FLOOR_STEP));
+    while !runs(high, of_caller(high)) {
+        if high > FLOOR_MAX {
+            return options.caller_bytes;
+        }
+        (low, high) = (high, 2 * high);
+    }
+    while high - low > FLOOR_STEP {
+        let middle = low.midpoint(high);
+        if runs(middle, of_caller(middle)) { high = middle } else { low = middle }
+    }
+    of_caller(high)
 }
 
 impl Models {
