@@ -258,3 +258,31 @@ fn behind_the_walls_nothing_but_the_models_folders_is_read() {
     }
     assert_eq!(ask(&server, "a").0, 200);
 }
+
+/// What the server takes grows with the budget, so the smallest budget is not the sum of what it takes with the one
+/// that is refused.
+#[test]
+fn the_budget_that_a_refusal_names_is_enough() {
+    let folder = Folder::new();
+    let model = tiny::write(&folder, Some(TEMPLATE));
+    let serve = |memory: &str| {
+        let mut command = lowtide(folder.path());
+        command.arg("serve").arg(&model).args([
+            "--port",
+            "0",
+            "--ctx",
+            "3000000",
+            "--parallel",
+            "4",
+        ]);
+        command.args(["--threads", "1", "--memory", memory]);
+        command
+    };
+    let refused = run(&mut serve("1MB"));
+    assert_error(&refused, 2);
+    let named = refused.stderr.split("--memory ").nth(1).and_then(|rest| rest.split(',').next());
+    let named = named.unwrap();
+    let megabytes: u64 = named.trim_end_matches("MB").parse().unwrap();
+    assert!(megabytes > 600, "large enough for the server's part to grow: {named}");
+    Server::run(serve(named), Folder::new()).assert_well();
+}
