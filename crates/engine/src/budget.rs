@@ -95,6 +95,8 @@ pub struct Budget {
 #[derive(Debug)]
 pub(crate) struct BelowFloor {
     pub budget_bytes: u64,
+    /// Whether it was set, and not found.
+    pub given: bool,
     pub floor_bytes: u64,
     pub weights_floor_bytes: u64,
     pub fixed: FixedCosts,
@@ -107,8 +109,9 @@ impl fmt::Display for BelowFloor {
         let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
         writeln!(
             f,
-            "{} of memory is below the floor of {} for this model",
+            "{} of memory{} is below the floor of {} for this model",
             mb(self.budget_bytes),
+            if self.given { "" } else { " (what is free here, less a reserve)" },
             // Rounded up: a floor is never the budget that is below it.
             format_args!("{:.1} MB", self.floor_bytes.div_ceil(100_000) as f64 / 10.0)
         )?;

@@ -51,7 +51,7 @@ pub(crate) struct Sizes {
 /// The smallest of all limits and of what is available, less a reserve for the rest of the machine.
 pub(crate) fn auto_budget(limits: &MemoryLimits) -> u64 {
     let room = limits.available_bytes();
-    room - (room / 16).clamp(64 << 20, 1 << 30).min(room / 2)
+    room - (room / 16).clamp(64 << 20, 1 << 30).min(room / 8)
 }
 
 /// Works the plan out.
@@ -263,6 +263,7 @@ impl Planner<'_> {
             }
             Err(PlanError::BelowFloor { floor_bytes, .. }) => Err(BelowFloor {
                 budget_bytes: self.total,
+                given: self.given,
                 floor_bytes: floor_bytes.saturating_add(fixed.total()),
                 weights_floor_bytes: floor_bytes,
                 fixed,

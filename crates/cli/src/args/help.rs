@@ -43,7 +43,7 @@ Example:
   lowtide perplexity smollm2-135m -f wiki.test.raw
   lowtide perplexity model.gguf -f text.txt --ctx 2048 --json
 
-The text is cut into chunks of --ctx tokens (512); the second half of each is scored.";
+The text is cut into chunks of --ctx tokens (here 512 where it is not given); the second half of each is scored.";
 
 pub const INSPECT: &str = "\
 Example:
