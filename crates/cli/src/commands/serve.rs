@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::args::{BudgetOptions, Memory, ServeArgs};
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING, one_line};
 use crate::load::{self, Expected};
+use crate::prompt::Dialogue;
 use crate::signals::Interruptible;
 use crate::store::Store;
 
@@ -212,6 +213,8 @@ impl Models {
     fn load(&mut self, name: &str, caller_bytes: u64) -> Result<Engine> {
         let path = self.paths.get(name).with_context(|| format!("there is no model {name}"))?;
         let opened = load::open(path, &self.budget)?;
+        // A template that would be refused is the file's fault, and said before anything is loaded.
+        Dialogue::of(&opened.model)?;
         let vocabulary = opened.model.tokenizer().vocab_size();
         let caller_bytes = caller_bytes + Limits::grammar_bytes(vocabulary);
         let expected = Expected { caller_bytes, ..Expected::default() };

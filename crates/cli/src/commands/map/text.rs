@@ -103,7 +103,11 @@ pub fn sums(
         count => format!("{count} files"),
     };
     row("file", total, files);
-    row("in the page cache", survey.cached_bytes(), percent(survey.cached_bytes().min(total), total));
+    row(
+        "in the page cache",
+        survey.cached_bytes(),
+        percent(survey.cached_bytes().min(total), total),
+    );
     let who = format!("{} ({})", survey.process, one_line(&survey.program));
     row("mapped", survey.mapped_bytes(), format!("address space of {who}"));
     let smaps = match survey.rss_bytes() == survey.present_bytes() {
