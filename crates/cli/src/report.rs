@@ -84,6 +84,8 @@ pub struct MemoryReport {
     pub rss_peak_bytes: u64,
     pub charge_bytes: Option<u64>,
     pub charge_peak_bytes: Option<u64>,
+    /// Whether other processes are charged to the same group.
+    pub charge_is_shared: bool,
     pub page_table_bytes: u64,
     pub minor_faults: u64,
     pub major_faults: u64,
@@ -298,7 +300,8 @@ impl Report {
             format!("RSS {} (peak {})", human::bytes(m.rss_bytes), human::bytes(m.rss_peak_bytes));
         if let Some((now, peak)) = m.charge_bytes.zip(m.charge_peak_bytes) {
             let (now, peak) = (human::bytes(now), human::bytes(peak));
-            line.push_str(&format!(", cgroup charged {now} (peak {peak})"));
+            let whose = if m.charge_is_shared { ", others in it included" } else { "" };
+            line.push_str(&format!(", cgroup charged {now} (peak {peak}{whose})"));
         }
         line.push_str(&format!(", page tables {}", human::bytes(m.page_table_bytes)));
         line
@@ -429,6 +432,7 @@ fn memory_report(engine: &Engine, seen: &Seen) -> MemoryReport {
         rss_peak_bytes: seen.rss_peak_bytes,
         charge_bytes: seen.charge_bytes,
         charge_peak_bytes: seen.charge_peak_bytes,
+        charge_is_shared: seen.charge_is_shared,
         page_table_bytes: seen.page_table_bytes,
         minor_faults: seen.minor_faults,
         major_faults: seen.major_faults,
