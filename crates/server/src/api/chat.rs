@@ -46,7 +46,8 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
     let Begun { ticket, readers } = caller.begin(&face, talk).await?;
     if manner.stream {
         let state = vec![ChoiceState::default(); choices];
-        return Ok(respond(ticket, readers, Box::new(Stream { head, manner, state })));
+        let stream = Stream { head, manner, state, finished: None };
+        return Ok(respond(ticket, readers, Box::new(stream)));
     }
     let collected = collect(ticket, readers).await?;
     Ok(axum_json(&whole(&head, &collected, has_logprobs)).into_response())
@@ -203,6 +204,8 @@ struct Stream {
     head: Head,
     manner: Manner,
     state: Vec<ChoiceState>,
+    /// The last answer's end, which waits for the figures.
+    finished: Option<Value>,
 }
 
 impl Stream {
@@ -234,7 +237,8 @@ impl Protocol for Stream {
         if !self.manner.progress {
             return;
         }
-        let mut chunk = self.chunk(json!([]));
+        // With a choice that says nothing: clients look at the first of each chunk.
+        let mut chunk = self.choice(0, json!({}), Value::Null, Value::Null);
         chunk["prompt_progress"] = json!({
             "total": progress.total,
             "cache": progress.cached,
@@ -282,11 +286,17 @@ impl Protocol for Stream {
 
     fn ended(&mut self, choice: usize, finish: &Finish, out: &mut Frames) {
         let reason = finish_reason(Some(finish), self.state[choice].calls > 0);
-        out.data(&self.choice(choice, json!({}), json!(reason), Value::Null));
+        let chunk = self.choice(choice, json!({}), json!(reason), Value::Null);
+        if choice + 1 < self.state.len() {
+            out.data(&chunk);
+        } else {
+            self.finished = Some(chunk);
+        }
     }
 
     fn done(&mut self, figures: &Figures, out: &mut Frames) {
-        wire::last_chunk(self.chunk(json!([])), self.manner.usage, figures, out);
+        let of_usage = self.manner.usage.then(|| self.chunk(json!([])));
+        wire::end(self.finished.take(), of_usage, figures, out);
     }
 
     fn failed(&mut self, error: &ApiError, out: &mut Frames) {

@@ -71,6 +71,7 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
         echo: echo.then_some(text),
         with_usage,
         offsets: vec![0; choices],
+        finished: None,
         logprobs: logprobs.is_some(),
     };
     if stream {
@@ -165,6 +166,8 @@ struct Wire {
     with_usage: bool,
     offsets: Vec<usize>,
     logprobs: bool,
+    /// The last answer's end, which waits for the figures.
+    finished: Option<Value>,
 }
 
 impl Wire {
@@ -221,11 +224,17 @@ impl Protocol for Wire {
 
     fn ended(&mut self, choice: usize, finish: &Finish, out: &mut Frames) {
         let reason = json!(finish_reason(Some(finish), false));
-        out.data(&self.chunk(choice, "", Value::Null, reason));
+        let chunk = self.chunk(choice, "", Value::Null, reason);
+        if choice + 1 < self.offsets.len() {
+            out.data(&chunk);
+        } else {
+            self.finished = Some(chunk);
+        }
     }
 
     fn done(&mut self, figures: &Figures, out: &mut Frames) {
-        wire::last_chunk(self.body(json!([])), self.with_usage, figures, out);
+        let of_usage = self.with_usage.then(|| self.body(json!([])));
+        wire::end(self.finished.take(), of_usage, figures, out);
     }
 
     fn failed(&mut self, error: &ApiError, out: &mut Frames) {

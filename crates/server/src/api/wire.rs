@@ -62,12 +62,16 @@ pub fn finite(logprob: f64) -> f64 {
     logprob.max(-9999.0)
 }
 
-/// The end of an OpenAI stream: `chunk` with usage, where asked for, and timings, then the mark.
-pub fn last_chunk(mut chunk: Value, with_usage: bool, figures: &Figures, out: &mut Frames) {
-    if with_usage {
+/// The end of an OpenAI stream: `finished`, which says why the last answer ended, and where it is asked for a chunk
+/// of no choices with the usage; then the mark. Both have the timings.
+pub fn end(finished: Option<Value>, of_usage: Option<Value>, figures: &Figures, out: &mut Frames) {
+    let of_usage = of_usage.map(|mut chunk| {
         chunk["usage"] = usage(figures);
+        chunk
+    });
+    for mut chunk in finished.into_iter().chain(of_usage) {
+        chunk["timings"] = timings(figures);
+        out.data(&chunk);
     }
-    chunk["timings"] = timings(figures);
-    out.data(&chunk);
     out.raw("data: [DONE]\n\n");
 }

@@ -1,0 +1,53 @@
+//! What `lowtide serve` answers to OpenAI's clients, chunk by chunk and field by field.
+
+mod common;
+
+use common::serving::Server;
+use serde_json::{Value, json};
+
+/// The chunks of a stream, without the mark at its end.
+fn stream(server: &Server, path: &str, more: &Value) -> Vec<Value> {
+    let mut body = json!({
+        "stream": true, "max_tokens": 4, "ignore_eos": true, "prompt": "hello",
+        "messages": [{ "role": "user", "content": "hello" }],
+    });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let unused = if path.ends_with("/chat/completions") { "prompt" } else { "messages" };
+    body.as_object_mut().unwrap().remove(unused);
+    let (status, text) = server.post_bytes(path, body.to_string().as_bytes(), "");
+    assert_eq!(status, 200, "{text}");
+    let mut events: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
+    assert_eq!(events.pop(), Some("[DONE]"), "{text}");
+    events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+}
+
+#[test]
+fn chunks_without_choices_come_only_with_a_usage_that_was_asked_for() {
+    let server = Server::start(&[]);
+    for path in ["/v1/chat/completions", "/v1/completions"] {
+        for more in [json!({}), json!({ "n": 3, "return_progress": true })] {
+            let chunks = stream(&server, path, &more);
+            for chunk in &chunks {
+                assert_eq!(chunk["choices"].as_array().unwrap().len(), 1, "{path}: {chunk}");
+                assert!(chunk.get("usage").is_none(), "{path}: {chunk}");
+            }
+            let last = chunks.last().unwrap();
+            assert_eq!(last["choices"][0]["finish_reason"], "length", "{path}: {last}");
+            assert!(last["timings"]["predicted_n"].as_u64().unwrap() >= 4, "{path}: {last}");
+            let ends = chunks.iter().filter(|c| !c["choices"][0]["finish_reason"].is_null());
+            assert_eq!(ends.count() as u64, more["n"].as_u64().unwrap_or(1), "{path}");
+        }
+        let mut chunks =
+            stream(&server, path, &json!({ "stream_options": { "include_usage": true } }));
+        let last = chunks.pop().unwrap();
+        assert_eq!(
+            (&last["choices"], &last["usage"]["completion_tokens"]),
+            (&json!([]), &json!(4))
+        );
+        for chunk in &chunks {
+            assert_eq!(chunk["choices"].as_array().unwrap().len(), 1, "{path}: {chunk}");
+            assert_eq!(chunk.get("usage"), Some(&Value::Null), "{path}: {chunk}");
+        }
+        assert!(chunks.last().unwrap()["timings"].is_object(), "{path}");
+    }
+}
