@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::constraint::Constraint;
 use crate::error::ApiError;
-use crate::limits::PENDING_BYTES_MAX;
+use crate::limits::{
+    ANSWER_PER_TOKEN, LOGPROB_BYTES, PENDING_BYTES_MAX, TOP_LOGPROB_BYTES, WORK_LEAST_BYTES,
+};
 use crate::model::ModelFace;
 
 /// Something for the engine's thread to do.
@@ -83,15 +85,32 @@ pub enum Finish {
     Length,
 }
 
-/// A token's log probability with those of others in its place.
+/// A token's log probability with those of others in its place. Their texts are looked up when they are written:
+/// an answer may have many.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
+    /// The token.
+    pub id: u32,
     /// Natural logarithm.
     pub logprob: f64,
     /// The likeliest.
-    pub top: Vec<(Vec<u8>, f64)>,
+    pub top: Vec<(u32, f64)>,
+}
+
+impl TokenLogprob {
+    /// Memory it takes in an answer.
+    pub fn bytes(&self) -> usize {
+        LOGPROB_BYTES + size_of_val(self.top.as_slice())
+    }
+}
+
+impl Generate {
+    /// Memory that the answers take at most, as far as it is known before, where they are gathered.
+    pub fn answer_bytes(&self) -> usize {
+        let of = |top: usize| LOGPROB_BYTES + top * TOP_LOGPROB_BYTES;
+        let token = ANSWER_PER_TOKEN + self.logprobs.map_or(0, of);
+        WORK_LEAST_BYTES + self.choices.saturating_mul(self.max_tokens).saturating_mul(token)
+    }
 }
 
 /// What took how long, in seconds; and how much of what.
@@ -160,8 +179,7 @@ impl Event {
         let own = size_of::<Self>();
         match self {
             Self::Piece { text, logprob, .. } => {
-                let top = |l: &TokenLogprob| l.top.len() * 64 + size_of::<TokenLogprob>();
-                own + text.len() + logprob.as_deref().map_or(0, top)
+                own + text.len() + logprob.as_deref().map_or(0, TokenLogprob::bytes)
             }
             Self::Embedded(_) => 0,
             _ => own,

@@ -67,6 +67,17 @@ pub const WORK_PER_TREE_BYTE: usize = 4;
 pub const TREE_PER_BODY_BYTE: usize = 100;
 /// And what it takes however short it is.
 pub const WORK_LEAST_BYTES: usize = 64 << 10;
+/// What an answer that is gathered before it is sent takes for each byte of its text: as it grows, in the reader, and
+/// as JSON.
+pub const ANSWER_PER_TEXT_BYTE: usize = 4;
+/// The same for each token before its text is known: 6 bytes of text, as most have. Where it is more, the answer asks
+/// for more as it grows.
+pub const ANSWER_PER_TOKEN: usize = 6 * ANSWER_PER_TEXT_BYTE;
+/// What a token's log probability takes: its place in a list that grows, the box with what the allocator adds, its
+/// share of the answer's pieces.
+pub const LOGPROB_BYTES: usize = 128;
+/// And each of the others beside it.
+pub const TOP_LOGPROB_BYTES: usize = size_of::<(u32, f64)>();
 /// How long a request waits for others' work to make room.
 pub const WORK_TIMEOUT: Duration = Duration::from_secs(10);
 
