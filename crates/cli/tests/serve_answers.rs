@@ -22,6 +22,26 @@ fn stream(server: &Server, path: &str, more: &Value) -> Vec<Value> {
 }
 
 #[test]
+fn a_prompt_that_is_repeated_has_no_log_probabilities() {
+    let server = Server::start(&[]);
+    let ask = |more: Value| {
+        let mut body = json!({ "prompt": "hello", "max_tokens": 4, "ignore_eos": true, "n": 2 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/v1/completions", &body)
+    };
+    for more in [json!({ "logprobs": 0 }), json!({ "logprobs": 2, "stream": true })] {
+        let mut both = more.clone();
+        both["echo"] = json!(true);
+        let (status, answer) = ask(both);
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!("echo")), "{answer}");
+    }
+    let (_, answer) = ask(json!({ "echo": true }));
+    let texts = answer["choices"].as_array().unwrap().iter();
+    assert!(texts.clone().all(|c| c["text"].as_str().unwrap().starts_with("hello")), "{answer}");
+    assert!(texts.clone().all(|choice| choice["logprobs"].is_null()), "{answer}");
+}
+
+#[test]
 fn chunks_without_choices_come_only_with_a_usage_that_was_asked_for() {
     let server = Server::start(&[]);
     for path in ["/v1/chat/completions", "/v1/completions"] {

@@ -38,6 +38,11 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
     let shape = request::shape(&mut fields)?;
     let choices = fields.integer("n", 1, CHOICES_MAX as u64)?.unwrap_or(1) as usize;
     let logprobs = fields.integer("logprobs", 0, TOP_LOGPROBS_MAX as u64)?;
+    if echo && logprobs.is_some() {
+        let why =
+            "the prompt's tokens have no log probabilities here: ask for echo or for logprobs";
+        return Err(fields.error("echo", why));
+    }
     let mut generate = Generate {
         prompt: Vec::new(),
         choices,
