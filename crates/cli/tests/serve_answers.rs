@@ -2,6 +2,10 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use common::serving::Server;
 use serde_json::{Value, json};
 
@@ -19,6 +23,29 @@ fn stream(server: &Server, path: &str, more: &Value) -> Vec<Value> {
     let mut events: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
     assert_eq!(events.pop(), Some("[DONE]"), "{text}");
     events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+}
+
+/// All that is answered to these bytes until the server ends the connection.
+fn heads(server: &Server, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    let mut answer = String::new();
+    // What was sent behind the last answer may reset the connection.
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn a_request_without_one_host_ends_its_connection() {
+    let server = Server::start(&[]);
+    for hosts in ["", "Host: localhost\r\nHost: localhost\r\n"] {
+        let bad = format!("GET /health HTTP/1.1\r\n{hosts}\r\n");
+        let next = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let said = heads(&server, &format!("{bad}{next}"));
+        assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+        assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "the connection stayed open: {said}");
+    }
 }
 
 #[test]
