@@ -49,6 +49,26 @@ fn a_request_without_one_host_ends_its_connection() {
 }
 
 #[test]
+fn methods_that_a_path_has_not_are_told_those_it_has() {
+    let server = Server::start(&[]);
+    for (request, status, allowed) in [
+        ("GET /v1/completions", 405, "POST, OPTIONS"),
+        ("POST /health", 405, "GET, HEAD, OPTIONS"),
+        ("POST /none", 404, ""),
+        ("PUT /health", 405, "GET, HEAD, OPTIONS"),
+        ("DELETE /tokenize", 405, "POST, OPTIONS"),
+        ("OPTIONS /tokenize", 204, "POST, OPTIONS"),
+        ("OPTIONS /health", 204, "GET, HEAD, OPTIONS"),
+    ] {
+        let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let said = heads(&server, &format!("{request} {head}"));
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {said}");
+        let line = said.lines().find_map(|line| line.strip_prefix("allow: "));
+        assert_eq!(line.unwrap_or_default(), allowed, "{request}: {said}");
+    }
+}
+
+#[test]
 fn a_prompt_that_is_repeated_has_no_log_probabilities() {
     let server = Server::start(&[]);
     let ask = |more: Value| {
