@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::serving::Server;
 use serde_json::{Value, json};
@@ -66,6 +66,32 @@ fn methods_that_a_path_has_not_are_told_those_it_has() {
         let line = said.lines().find_map(|line| line.strip_prefix("allow: "));
         assert_eq!(line.unwrap_or_default(), allowed, "{request}: {said}");
     }
+}
+
+#[test]
+fn a_client_that_is_too_slow_is_told_so() {
+    let server = Server::start(&[]);
+    let body = json!({
+        "messages": [{ "role": "user", "content": "hello" }], "stream": true, "n": 16,
+        "max_tokens": 400, "ignore_eos": true, "logprobs": true, "top_logprobs": 20,
+    });
+    let body = body.to_string();
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Content-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let begun = Instant::now();
+    // It takes the beginning, and the rest when it was given up.
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    while server.metric("lowtide_requests_running") != 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is never given up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    let error = said.lines().find(|line| line.contains("\"error\"")).expect("an error");
+    assert!(error.contains("more slowly than it is made"), "{error}");
 }
 
 #[test]

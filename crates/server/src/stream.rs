@@ -81,7 +81,17 @@ pub async fn collect(
             Event::Progress { .. } | Event::Loaded(_) | Event::Embedded(_) => {}
         }
     }
-    Err(stopping())
+    Err(broken_off(&ticket))
+}
+
+/// Why an answer ended without its end.
+fn broken_off(ticket: &Ticket) -> ApiError {
+    if ticket.events.is_given_up() {
+        return ApiError::timeout(
+            "the answer was given up: its client takes it more slowly than it is made",
+        );
+    }
+    stopping()
 }
 
 impl Answer {
@@ -243,8 +253,9 @@ impl hyper::body::Body for EventBody {
             match ticket.events.poll(cx) {
                 Poll::Ready(Some(event)) => self.take(event),
                 Poll::Ready(None) => {
+                    let error = broken_off(ticket);
                     let this = &mut *self;
-                    this.protocol.failed(&stopping(), &mut this.frames);
+                    this.protocol.failed(&error, &mut this.frames);
                     this.ticket = None;
                 }
                 Poll::Pending => {
