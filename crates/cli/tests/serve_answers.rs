@@ -95,6 +95,16 @@ fn a_client_that_is_too_slow_is_told_so() {
 }
 
 #[test]
+fn a_grammar_that_allows_nothing_is_told_so() {
+    let server = Server::start(&[]);
+    let body = json!({ "prompt": "hello", "regex": "[^\\s\\S]" });
+    let (status, answer) = server.post("/v1/completions", &body);
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert_eq!(status, 400);
+    assert!(message.contains("allows no token") && !message.contains("verbose"), "{message}");
+}
+
+#[test]
 fn a_prompt_that_is_repeated_has_no_log_probabilities() {
     let server = Server::start(&[]);
     let ask = |more: Value| {
