@@ -72,6 +72,21 @@ pub struct Generate {
     pub show_control: bool,
     /// What the answer may look like.
     pub constraint: Option<Constraint>,
+    /// The answers are gathered before they are sent: there is memory for all of it.
+    pub gathered: bool,
+}
+
+impl Work {
+    /// Bytes that may wait for whoever asked.
+    pub fn pending_bytes_max(&self) -> usize {
+        match self {
+            // Whoever gathers waits for no client; where other threads keep it from running, its answer goes on.
+            Self::Generate(wanted) if wanted.gathered => {
+                PENDING_BYTES_MAX.saturating_add(wanted.answer_bytes())
+            }
+            _ => PENDING_BYTES_MAX,
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -193,6 +208,7 @@ pub struct EventSender {
     channel: mpsc::UnboundedSender<Event>,
     cancelled: Arc<AtomicBool>,
     pending_bytes: Arc<AtomicUsize>,
+    pending_bytes_max: usize,
 }
 
 /// The request's end. Dropping it stops the work.
@@ -202,8 +218,8 @@ pub struct Events {
     pending_bytes: Arc<AtomicUsize>,
 }
 
-/// Both ends.
-pub fn channel() -> (EventSender, Events) {
+/// Both ends, for so many bytes between them.
+pub fn channel(pending_bytes_max: usize) -> (EventSender, Events) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let cancelled = Arc::new(AtomicBool::new(false));
     let pending_bytes = Arc::new(AtomicUsize::new(0));
@@ -212,7 +228,7 @@ pub fn channel() -> (EventSender, Events) {
         cancelled: Arc::clone(&cancelled),
         pending_bytes: Arc::clone(&pending_bytes),
     };
-    (EventSender { channel: sender, cancelled, pending_bytes }, events)
+    (EventSender { channel: sender, cancelled, pending_bytes, pending_bytes_max }, events)
 }
 
 impl EventSender {
@@ -221,7 +237,7 @@ impl EventSender {
     pub fn send(&self, event: Event) {
         let bytes = event.bytes();
         let pending = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if pending > PENDING_BYTES_MAX || self.channel.send(event).is_err() {
+        if pending > self.pending_bytes_max || self.channel.send(event).is_err() {
             self.cancelled.store(true, Ordering::Relaxed);
         }
     }
@@ -265,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_nothing_is_given_up_and_memory_is_bounded() {
-        let (sender, events) = channel();
+        let (sender, events) = channel(PENDING_BYTES_MAX);
         let piece = || Event::Piece { choice: 0, text: "x".repeat(1000), logprob: None };
         let mut sent = 0;
         while !sender.is_cancelled() {
@@ -279,7 +295,7 @@ mod tests {
 
     #[test]
     fn whoever_leaves_stops_the_work() {
-        let (sender, events) = channel();
+        let (sender, events) = channel(PENDING_BYTES_MAX);
         assert!(!sender.is_cancelled());
         drop(events);
         assert!(sender.is_cancelled());

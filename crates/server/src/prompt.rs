@@ -147,8 +147,10 @@ pub fn messages(list: Vec<Value>) -> Result<Vec<Message>, ApiError> {
             "function" => "tool",
             "system" | "user" | "assistant" | "tool" => role.as_str(),
             _ => {
-                return Err(fields
-                    .error("role", "must be system, developer, user, assistant, tool or function"));
+                return Err(fields.error(
+                    "role",
+                    "must be system, developer, user, assistant, tool or function",
+                ));
             }
         };
         let mut message = Message::new(role, "");

@@ -55,6 +55,7 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         show_control: false,
         constraint: None,
+        gathered: false,
     };
     let own = Arc::clone(&face);
     let prepared = caller.work(move || {

@@ -97,9 +97,10 @@ impl Caller {
     pub async fn generate(
         &self,
         face: &Arc<ModelFace>,
-        generate: Generate,
+        mut generate: Generate,
         streams: bool,
     ) -> Result<Ticket, ApiError> {
+        generate.gathered = !streams;
         if !streams {
             self.shared.work.hold(&self.work, generate.answer_bytes()).await?;
         }
@@ -187,6 +188,7 @@ fn prepare(face: &ModelFace, talk: Talk) -> Result<(Generate, Vec<Reader>), ApiE
         ignore_eos: talk.ignore_eos,
         show_control: face.format == Format::Harmony || (calls && face.format.shows_control()),
         constraint,
+        gathered: false,
     };
     Ok((generate, readers))
 }
