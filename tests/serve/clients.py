@@ -113,8 +113,10 @@ def tools(client, model):
 
 def other(client, model):
     assert model in [entry.id for entry in client.models.list()] and client.models.retrieve(model).id == model
-    answer = client.completions.create(model=model, prompt="Once upon a time", max_tokens=8, temperature=0, logprobs=2, echo=True)
-    assert answer.choices[0].text.startswith("Once upon a time") and len(answer.choices[0].logprobs.tokens) == 8
+    answer = client.completions.create(model=model, prompt="Once upon a time", max_tokens=8, temperature=0, echo=True)
+    assert answer.choices[0].text.startswith("Once upon a time")
+    told = client.completions.create(model=model, prompt="Once upon a time", max_tokens=8, temperature=0, logprobs=2)
+    assert "Once upon a time" + told.choices[0].text == answer.choices[0].text and len(told.choices[0].logprobs.tokens) == 8
     pieces = client.completions.create(model=model, prompt="Once upon a time", max_tokens=8, temperature=0, stream=True)
     text = "".join(chunk.choices[0].text for chunk in pieces if chunk.choices)
     assert "Once upon a time" + text == answer.choices[0].text

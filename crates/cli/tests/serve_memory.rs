@@ -121,6 +121,53 @@ fn the_largest_bodies_take_no_more_than_was_set_aside() {
     server.assert_well();
 }
 
+#[test]
+fn answers_with_log_probabilities_are_counted_and_written_piece_by_piece() {
+    let server = Server::start(&["--memory", "105MB", "--ctx", "512", "--parallel", "2"]);
+    server.assert_well();
+    let before = peak(&server);
+    let ask = |path: &str, more: Value| {
+        let mut body = json!({ "n": 16, "max_tokens": 480, "ignore_eos": true, "temperature": 1 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post(path, &body)
+    };
+    let chat = || {
+        let messages = json!([{ "role": "user", "content": "hello" }]);
+        let more = json!({ "messages": messages, "logprobs": true, "top_logprobs": 20 });
+        ask("/v1/chat/completions", more)
+    };
+    let (status, answer) = chat();
+    assert_eq!((status, answer["choices"].as_array().unwrap().len()), (200, 16));
+    for choice in answer["choices"].as_array().unwrap() {
+        let tokens = choice["logprobs"]["content"].as_array().unwrap();
+        assert_eq!((tokens.len(), choice["index"].is_u64()), (480, true));
+        assert!(tokens.iter().all(|token| token["top_logprobs"].as_array().unwrap().len() == 20));
+    }
+    let (status, answer) = ask("/v1/completions", json!({ "prompt": "hello", "logprobs": 20 }));
+    assert_eq!(status, 200);
+    for choice in answer["choices"].as_array().unwrap() {
+        let lists = ["tokens", "token_logprobs", "top_logprobs", "text_offset"];
+        let lists = lists.map(|name| choice["logprobs"][name].as_array().unwrap());
+        assert!(lists.iter().all(|list| list.len() == 480));
+        let text: String = lists[0].iter().map(|token| token.as_str().unwrap()).collect();
+        let last = lists[0][479].as_str().unwrap().chars().count();
+        assert_eq!(lists[3][479], text.chars().count() - last);
+    }
+    let grown = peak(&server) - before;
+    println!("one after the other: {} kB more", grown >> 10);
+    assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes for one request after the other");
+    // 3.7 MB each: there is room for two of them.
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| assert!(matches!(chat().0, 200 | 503)));
+        }
+    });
+    let grown = peak(&server) - before;
+    println!("together: {} kB more", grown >> 10);
+    assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes for all of them together");
+    server.assert_well();
+}
+
 fn tiny_shape() -> Shape {
     Shape::named("llama-tiny").unwrap()
 }

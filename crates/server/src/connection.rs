@@ -15,9 +15,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConnection;
 
-use crate::guarded::Guarded;
-use crate::limits::{CONNECTION_BUFFER_BYTES, HEAD_BYTES_MAX, HEAD_TIMEOUT, SOCKET_BUFFER_BYTES};
+use crate::guarded::{Guarded, Watched};
+use crate::limits::{
+    CONNECTION_BUFFER_BYTES, HEAD_BYTES_MAX, HEAD_TIMEOUT, SOCKET_BUFFER_BYTES, TLS_BUFFER_BYTES,
+};
 use crate::router::handle;
 use crate::state::Shared;
 
@@ -74,9 +77,13 @@ impl Acceptor {
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(stream, peer).await,
+            None => self.speak(Watched::new(stream), peer).await,
             Some(tls) => {
-                if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                let small = |tls: &mut ServerConnection| {
+                    tls.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+                };
+                let accepted = tls.accept_with(Watched::new(stream), small);
+                if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, accepted).await {
                     self.speak(stream, peer).await;
                 }
             }

@@ -140,9 +140,18 @@ impl Grammars {
 }
 
 fn invalid(why: String) -> ApiError {
-    let why: String = why.chars().take(500).collect();
+    let why: String = plain(&why).chars().take(500).collect();
     ApiError::invalid(format!("the grammar, regex or schema cannot be used: {why}"))
         .code("invalid_grammar")
+}
+
+/// What the library says, without its own names and marks.
+fn plain(why: &str) -> &str {
+    let why = why.trim_end().trim_end_matches("<non-verbose/>").trim_end();
+    if why.contains("NoExtension") {
+        return "there is a place where it allows no token, so that nothing could ever match it";
+    }
+    why
 }
 
 /// A token's bytes; control tokens are marked, so that text never spells them.

@@ -21,11 +21,13 @@ pub struct ApiError {
     pub param: Option<String>,
     /// What is wrong, for programs.
     pub code: Option<&'static str>,
+    /// Nothing more is read from the connection.
+    pub closes: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, message: message.into(), param: None, code: None }
+        Self { status, kind, message: message.into(), param: None, code: None, closes: false }
     }
 
     /// 400: the request makes no sense.
@@ -107,6 +109,13 @@ impl ApiError {
         self
     }
 
+    /// With the end of the connection: what follows on it may not be what it seems.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
     /// OpenAI's body.
     pub fn openai(&self) -> Value {
         json!({ "error": {
@@ -146,7 +155,7 @@ impl ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // The rest of a body that is not wanted is not waited for.
-        if matches!(self.status.as_u16(), 408 | 413) {
+        if self.closes || matches!(self.status.as_u16(), 408 | 413) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

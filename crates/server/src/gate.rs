@@ -21,13 +21,15 @@ pub struct Admitted {
 /// Checks `Host` and `Origin`.
 ///
 /// # Errors
-/// 400 for no `Host`, or two; 403 for foreign ones.
+/// 400 for no `Host`, or two, and the connection ends; 403 for foreign ones.
 pub fn admit(config: &Config, headers: &HeaderMap) -> Result<Admitted, ApiError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host,
-        (None, _) => return Err(ApiError::invalid("the request has no Host")),
-        (Some(_), Some(_)) => return Err(ApiError::invalid("the request has two Hosts")),
+        (None, _) => return Err(ApiError::invalid("the request has no Host").closing()),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid("the request has two Hosts").closing());
+        }
     };
     let host = host.to_str().map_err(|_| ApiError::invalid("Host is no text"))?;
     if !is_own_host(config, host) {

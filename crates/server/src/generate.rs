@@ -212,9 +212,7 @@ impl Writing {
         }
         let logprob = wanted.logprobs.map(|top| {
             let of = log_probs(logits, id, top);
-            let bytes = |id| face.tokenizer.token_bytes(id);
-            let top = of.top.iter().map(|(id, logprob)| (bytes(*id), *logprob)).collect();
-            Box::new(TokenLogprob { bytes: bytes(id), logprob: of.chosen, top })
+            Box::new(TokenLogprob { id, logprob: of.chosen, top: of.top })
         });
         let shown = wanted.show_control || !face.tokenizer.is_control(id);
         let bytes = if shown { face.tokenizer.token_bytes(id) } else { Vec::new() };

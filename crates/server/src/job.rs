@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::constraint::Constraint;
 use crate::error::ApiError;
-use crate::limits::PENDING_BYTES_MAX;
+use crate::limits::{
+    ANSWER_PER_TOKEN, LOGPROB_BYTES, PENDING_BYTES_MAX, TOP_LOGPROB_BYTES, WORK_LEAST_BYTES,
+};
 use crate::model::ModelFace;
 
 /// Something for the engine's thread to do.
@@ -70,6 +72,21 @@ pub struct Generate {
     pub show_control: bool,
     /// What the answer may look like.
     pub constraint: Option<Constraint>,
+    /// The answers are gathered before they are sent: there is memory for all of it.
+    pub gathered: bool,
+}
+
+impl Work {
+    /// Bytes that may wait for whoever asked.
+    pub fn pending_bytes_max(&self) -> usize {
+        match self {
+            // Whoever gathers waits for no client; where other threads keep it from running, its answer goes on.
+            Self::Generate(wanted) if wanted.gathered => {
+                PENDING_BYTES_MAX.saturating_add(wanted.answer_bytes())
+            }
+            _ => PENDING_BYTES_MAX,
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -83,15 +100,32 @@ pub enum Finish {
     Length,
 }
 
-/// A token's log probability with those of others in its place.
+/// A token's log probability with those of others in its place. Their texts are looked up when they are written:
+/// an answer may have many.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
+    /// The token.
+    pub id: u32,
     /// Natural logarithm.
     pub logprob: f64,
     /// The likeliest.
-    pub top: Vec<(Vec<u8>, f64)>,
+    pub top: Vec<(u32, f64)>,
+}
+
+impl TokenLogprob {
+    /// Memory it takes in an answer.
+    pub fn bytes(&self) -> usize {
+        LOGPROB_BYTES + size_of_val(self.top.as_slice())
+    }
+}
+
+impl Generate {
+    /// Memory that the answers take at most, as far as it is known before, where they are gathered.
+    pub fn answer_bytes(&self) -> usize {
+        let of = |top: usize| LOGPROB_BYTES + top * TOP_LOGPROB_BYTES;
+        let token = ANSWER_PER_TOKEN + self.logprobs.map_or(0, of);
+        WORK_LEAST_BYTES + self.choices.saturating_mul(self.max_tokens).saturating_mul(token)
+    }
 }
 
 /// What took how long, in seconds; and how much of what.
@@ -160,8 +194,7 @@ impl Event {
         let own = size_of::<Self>();
         match self {
             Self::Piece { text, logprob, .. } => {
-                let top = |l: &TokenLogprob| l.top.len() * 64 + size_of::<TokenLogprob>();
-                own + text.len() + logprob.as_deref().map_or(0, top)
+                own + text.len() + logprob.as_deref().map_or(0, TokenLogprob::bytes)
             }
             Self::Embedded(_) => 0,
             _ => own,
@@ -175,6 +208,7 @@ pub struct EventSender {
     channel: mpsc::UnboundedSender<Event>,
     cancelled: Arc<AtomicBool>,
     pending_bytes: Arc<AtomicUsize>,
+    pending_bytes_max: usize,
 }
 
 /// The request's end. Dropping it stops the work.
@@ -184,8 +218,8 @@ pub struct Events {
     pending_bytes: Arc<AtomicUsize>,
 }
 
-/// Both ends.
-pub fn channel() -> (EventSender, Events) {
+/// Both ends, for so many bytes between them.
+pub fn channel(pending_bytes_max: usize) -> (EventSender, Events) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let cancelled = Arc::new(AtomicBool::new(false));
     let pending_bytes = Arc::new(AtomicUsize::new(0));
@@ -194,7 +228,7 @@ pub fn channel() -> (EventSender, Events) {
         cancelled: Arc::clone(&cancelled),
         pending_bytes: Arc::clone(&pending_bytes),
     };
-    (EventSender { channel: sender, cancelled, pending_bytes }, events)
+    (EventSender { channel: sender, cancelled, pending_bytes, pending_bytes_max }, events)
 }
 
 impl EventSender {
@@ -203,7 +237,7 @@ impl EventSender {
     pub fn send(&self, event: Event) {
         let bytes = event.bytes();
         let pending = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if pending > PENDING_BYTES_MAX || self.channel.send(event).is_err() {
+        if pending > self.pending_bytes_max || self.channel.send(event).is_err() {
             self.cancelled.store(true, Ordering::Relaxed);
         }
     }
@@ -224,6 +258,11 @@ impl Events {
         polled
     }
 
+    /// Whether the engine gave the answer up, as nobody took what there was of it.
+    pub fn is_given_up(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// The next event.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll(cx)).await
@@ -242,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_nothing_is_given_up_and_memory_is_bounded() {
-        let (sender, events) = channel();
+        let (sender, events) = channel(PENDING_BYTES_MAX);
         let piece = || Event::Piece { choice: 0, text: "x".repeat(1000), logprob: None };
         let mut sent = 0;
         while !sender.is_cancelled() {
@@ -250,13 +289,13 @@ mod tests {
             sent += 1;
             assert!(sent < 1000, "never given up");
         }
-        assert!(sent * 1000 <= PENDING_BYTES_MAX + 2000);
+        assert!(sent * 1000 <= PENDING_BYTES_MAX + 2000 && events.is_given_up());
         drop(events);
     }
 
     #[test]
     fn whoever_leaves_stops_the_work() {
-        let (sender, events) = channel();
+        let (sender, events) = channel(PENDING_BYTES_MAX);
         assert!(!sender.is_cancelled());
         drop(events);
         assert!(sender.is_cancelled());

@@ -11,6 +11,8 @@ pub const HEAD_BYTES_MAX: usize = 32 << 10;
 pub const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
 /// The kernel's buffers for a connection, each way.
 pub const SOCKET_BUFFER_BYTES: usize = 64 << 10;
+/// What TLS takes for a connection ahead of the socket; one record of it is as long.
+pub const TLS_BUFFER_BYTES: usize = 16 << 10;
 /// From the first chance to send a head to its end; also how long a connection may idle.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// From the end of the head to the end of the body.
@@ -67,6 +69,17 @@ pub const WORK_PER_TREE_BYTE: usize = 4;
 pub const TREE_PER_BODY_BYTE: usize = 100;
 /// And what it takes however short it is.
 pub const WORK_LEAST_BYTES: usize = 64 << 10;
+/// What an answer that is gathered before it is sent takes for each byte of its text: as it grows, in the reader, and
+/// as JSON.
+pub const ANSWER_PER_TEXT_BYTE: usize = 4;
+/// The same for each token before its text is known: 6 bytes of text, as most have. Where it is more, the answer asks
+/// for more as it grows.
+pub const ANSWER_PER_TOKEN: usize = 6 * ANSWER_PER_TEXT_BYTE;
+/// What a token's log probability takes: its place in a list that grows, the box with what the allocator adds, its
+/// share of the answer's pieces.
+pub const LOGPROB_BYTES: usize = 128;
+/// And each of the others beside it.
+pub const TOP_LOGPROB_BYTES: usize = size_of::<(u32, f64)>();
 /// How long a request waits for others' work to make room.
 pub const WORK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -87,10 +100,14 @@ pub struct Limits {
     pub work_bytes: usize,
     /// Answers that are kept to a shape at a time.
     pub shapes: usize,
+    /// Connections speak TLS.
+    pub tls: bool,
 }
 
 /// A connection that says nothing: hyper's first buffer, its task, the kernel's socket.
 const CONNECTION_IDLE_BYTES: u64 = 16 << 10;
+/// And its TLS: what is to be sent, a record that is being read, the keys.
+const CONNECTION_TLS_BYTES: u64 = 2 * TLS_BUFFER_BYTES as u64 + (8 << 10);
 /// The program's threads: their stacks, what the allocator keeps for each, the runtime.
 const THREADS_BYTES: u64 = 2 << 20;
 
@@ -100,7 +117,7 @@ const SHAPE_BYTES: u64 = 512 << 10;
 const GRAMMAR_BYTES_PER_TOKEN: u64 = 250;
 
 impl Limits {
-    /// The bounds for a budget, for a queue of `queue` requests.
+    /// The bounds for a budget, for a queue of `queue` requests; without TLS.
     #[must_use]
     pub fn for_budget(budget_bytes: u64, queue: usize) -> Self {
         let share = |part: u64, least: u64, most: u64| (budget_bytes / part).clamp(least, most);
@@ -110,7 +127,16 @@ impl Limits {
         let bodies_bytes = share(256, 2 << 20, 24 << 20) as usize;
         let shapes = share(64 << 20, 4, 32) as usize;
         let answers = 2 * queue + 8;
-        Self { connections, queue, answers, body_bytes, bodies_bytes, work_bytes, shapes }
+        Self {
+            connections,
+            queue,
+            answers,
+            body_bytes,
+            bodies_bytes,
+            work_bytes,
+            shapes,
+            tls: false,
+        }
     }
 
     /// What the server takes at most beside the engine, as far as it can be counted; without what depends on
@@ -119,7 +145,8 @@ impl Limits {
     pub fn reserved_bytes(&self) -> u64 {
         // A slow reader's answer is rarely at its bound; a quarter of them may be.
         let pending = (self.answers * PENDING_BYTES_MAX / 4) as u64;
-        let connections = self.connections as u64 * CONNECTION_IDLE_BYTES;
+        let tls = if self.tls { CONNECTION_TLS_BYTES } else { 0 };
+        let connections = self.connections as u64 * (CONNECTION_IDLE_BYTES + tls);
         let work = (self.bodies_bytes + self.work_bytes) as u64;
         connections + pending + work + THREADS_BYTES + self.shapes as u64 * SHAPE_BYTES
     }

@@ -60,6 +60,13 @@ impl<F: Fn(usize) -> Option<String> + Unpin> hyper::body::Body for Pieces<F> {
     }
 }
 
+/// A response of JSON that is there as a whole, counted by `work` until it is written.
+pub fn whole(value: serde_json::Value, work: Arc<Part>) -> Response {
+    let text = value.to_string();
+    drop(value);
+    respond(move |number| (number == 0).then(|| text.clone()), work)
+}
+
 /// How many pieces a text has; one at least.
 pub fn of_text(text: &str) -> usize {
     text.len().div_ceil(TEXT_BYTES).max(1)

@@ -146,7 +146,12 @@ pub fn messages(list: Vec<Value>) -> Result<Vec<Message>, ApiError> {
             "developer" => "system",
             "function" => "tool",
             "system" | "user" | "assistant" | "tool" => role.as_str(),
-            _ => return Err(fields.error("role", "must be system, user, assistant or tool")),
+            _ => {
+                return Err(fields.error(
+                    "role",
+                    "must be system, developer, user, assistant, tool or function",
+                ));
+            }
         };
         let mut message = Message::new(role, "");
         let calls = fields.list("tool_calls", 128)?;

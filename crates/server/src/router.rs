@@ -35,14 +35,19 @@ pub async fn handle(
 ) -> Result<Response, Infallible> {
     let anthropic = request.uri().path().starts_with("/v1/messages");
     let head = request.method() == Method::HEAD;
+    let allowed = allowed(request.uri().path());
     let mut foreign = None;
     let result = admitted(&shared, peer, request, &mut foreign).await;
     let mut response = result.unwrap_or_else(|error| {
         if anthropic { error.into_anthropic() } else { error.into_response() }
     });
+    let status = response.status();
     let headers = response.headers_mut();
     for (name, value) in page::SAFETY {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NO_CONTENT) {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Some(origin) = foreign {
@@ -74,12 +79,21 @@ async fn admitted(
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     match *method {
         Method::GET => get(shared, &path),
-        Method::POST if !is_post(&path) => Err(no_path(&path, false)),
-        Method::POST => post(shared, peer, &path, request).await,
+        Method::POST if is_post(&path) => post(shared, peer, &path, request).await,
         _ => Err(no_path(&path, is_post(&path) || get(shared, &path).is_ok())),
     }
 }
 
+/// The methods of a path, for `Allow`.
+fn allowed(path: &str) -> &'static str {
+    match path {
+        "*" => "GET, HEAD, POST, OPTIONS",
+        _ if is_post(path) => "POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    }
+}
+
+/// The answer to `OPTIONS`.
 fn preflight(foreign: bool) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     if foreign {

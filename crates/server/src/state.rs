@@ -185,7 +185,7 @@ impl Shared {
         };
         let permit = Arc::clone(&self.answers).try_acquire_owned();
         let permit = permit.map_err(|_| busy(self.queue.waiting()))?;
-        let (events, receiver) = job::channel();
+        let (events, receiver) = job::channel(work.pending_bytes_max());
         let id = self.next_id();
         let job = Job { model: Arc::clone(model), work, events, accepted: Instant::now() };
         self.queue.push(client, id, job).map_err(|refused| match refused {

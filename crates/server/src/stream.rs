@@ -14,10 +14,11 @@ use hyper::body::Frame;
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::api::Caller;
 use crate::error::ApiError;
 use crate::format::Call;
 use crate::job::{Event, Figures, Finish, TokenLogprob};
-use crate::limits::PING_INTERVAL;
+use crate::limits::{ANSWER_PER_TEXT_BYTE, PING_INTERVAL, WORK_LEAST_BYTES};
 use crate::reader::{Delta, Reader};
 use crate::state::{Ticket, stopping};
 
@@ -30,8 +31,9 @@ pub struct Answer {
     pub thought: String,
     /// Calls.
     pub calls: Vec<Call>,
-    /// Of each token, where asked for.
-    pub logprobs: Vec<TokenLogprob>,
+    /// Of each token, where asked for. In boxes, as they came: nothing large is moved when the list grows.
+    #[expect(clippy::vec_box, reason = "a list that grows holds what is in it twice")]
+    pub logprobs: Vec<Box<TokenLogprob>>,
     /// Why it ended.
     pub finish: Option<Finish>,
 }
@@ -44,31 +46,52 @@ pub struct Collected {
     pub figures: Figures,
 }
 
-/// Waits for the end.
+/// Waits for the end. What the answers take is counted by the caller's work, which holds what was expected of them.
 ///
 /// # Errors
-/// Whatever went wrong.
-pub async fn collect(mut ticket: Ticket, mut readers: Vec<Reader>) -> Result<Collected, ApiError> {
+/// Whatever went wrong; 503 where there is no room for answers with more text than was expected.
+pub async fn collect(
+    caller: &Caller,
+    mut ticket: Ticket,
+    mut readers: Vec<Reader>,
+) -> Result<Collected, ApiError> {
     let mut answers: Vec<Answer> = readers.iter().map(|_| Answer::default()).collect();
     let mut deltas = Vec::new();
+    let mut bytes = WORK_LEAST_BYTES;
     while let Some(event) = ticket.events.next().await {
         match event {
             Event::Piece { choice, text, logprob } => {
                 readers[choice].push(&text, &mut deltas);
                 answers[choice].take(&mut deltas);
-                answers[choice].logprobs.extend(logprob.map(|logprob| *logprob));
+                bytes += text.len() * ANSWER_PER_TEXT_BYTE;
+                bytes += logprob.as_deref().map_or(0, TokenLogprob::bytes);
+                answers[choice].logprobs.extend(logprob);
+                caller.shared.work.grow(&caller.work, bytes)?;
             }
             Event::Ended { choice, finish } => {
                 readers[choice].finish(&mut deltas);
                 answers[choice].take(&mut deltas);
                 answers[choice].finish = Some(finish);
             }
-            Event::Done(figures) => return Ok(Collected { answers, figures }),
+            Event::Done(figures) => {
+                caller.work.keep(bytes);
+                return Ok(Collected { answers, figures });
+            }
             Event::Failed(error) => return Err(error),
             Event::Progress { .. } | Event::Loaded(_) | Event::Embedded(_) => {}
         }
     }
-    Err(stopping())
+    Err(broken_off(&ticket))
+}
+
+/// Why an answer ended without its end.
+fn broken_off(ticket: &Ticket) -> ApiError {
+    if ticket.events.is_given_up() {
+        return ApiError::timeout(
+            "the answer was given up: its client takes it more slowly than it is made",
+        );
+    }
+    stopping()
 }
 
 impl Answer {
@@ -230,8 +253,9 @@ impl hyper::body::Body for EventBody {
             match ticket.events.poll(cx) {
                 Poll::Ready(Some(event)) => self.take(event),
                 Poll::Ready(None) => {
+                    let error = broken_off(ticket);
                     let this = &mut *self;
-                    this.protocol.failed(&stopping(), &mut this.frames);
+                    this.protocol.failed(&error, &mut this.frames);
                     this.ticket = None;
                 }
                 Poll::Pending => {

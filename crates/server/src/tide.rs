@@ -3,7 +3,7 @@
 //! The contract with the page (`crates/server/web`):
 //!
 //! - `GET /` is the page, `GET /assets/*` its files. Chat goes through `/v1/chat/completions` with
-//!   `stream: true` and `stream_options.include_usage`; the last chunk carries `timings`.
+//!   `stream: true` and `stream_options.include_usage`; the last two chunks carry `timings`.
 //! - `GET /props`: `{"model", "architecture", "file_bytes", "layers", "context", "budget": {"total_bytes",
 //!   "pinned_bytes", "ring_bytes", "expert_cache_bytes", "kv_bytes", "scratch_bytes", "vocab_bytes",
 //!   "reserve_bytes"}, "sampling": {..}, "version"}`.

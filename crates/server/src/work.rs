@@ -2,7 +2,8 @@
 //! has at work.
 //!
 //! A request takes its part before the work begins and gives it back when the work is done: what remains is a
-//! prompt of at most a context's tokens. It waits while others' work takes the room, first come first served,
+//! prompt of at most a context's tokens. Vectors, and answers that are gathered before they are sent, are taken from
+//! it before they are made. It waits while others' work takes the room, first come first served,
 //! and holds nothing of the account meanwhile, so that nobody waits for each other. What would never fit is
 //! refused at once.
 
@@ -68,11 +69,23 @@ impl Account {
         if bytes > self.bytes {
             return Err(too_many_values(self.bytes));
         }
+        let has = part.bytes();
+        if bytes <= has {
+            // Nothing of it was used: the tree takes no more than what stays.
+            drop(part.lock().as_mut().and_then(|permit| permit.split(has - bytes)));
+            return Ok(());
+        }
+        self.grow(part, bytes)
+    }
+
+    /// Makes a part that has less one of so many bytes, if there is room now.
+    ///
+    /// # Errors
+    /// 503 where there is none.
+    pub fn grow(&self, part: &Part, bytes: usize) -> Result<(), ApiError> {
         let mut held = part.lock();
         let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if bytes <= has {
-            // Nothing of it was used: the tree takes no more than what stays.
-            drop(held.as_mut().and_then(|permit| permit.split(has - bytes)));
             return Ok(());
         }
         let more = u32::try_from(bytes - has).unwrap_or(u32::MAX);
@@ -92,7 +105,7 @@ impl Account {
     pub async fn hold(&self, part: &Part, bytes: usize) -> Result<(), ApiError> {
         if bytes > self.bytes {
             return Err(ApiError::too_much(format!(
-                "the answer takes more memory than the {} MB that requests have in this budget; ask in parts, or start the server with more --memory",
+                "the answer takes more memory than the {} MB that requests have in this budget; ask for less at a time (fewer texts, a smaller n, max_tokens or top_logprobs), or start the server with more --memory",
                 self.bytes / 1_000_000
             )));
         }
@@ -222,6 +235,18 @@ mod tests {
         account.hold(&other, 6 << 20).await.unwrap();
         account.hold(&other, 1 << 20).await.unwrap();
         assert_eq!(other.bytes(), 1 << 20);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_longer_than_expected_takes_more_while_there_is_room() {
+        let account = Account::new(10 << 20);
+        let part = account.begin(100).await.unwrap();
+        account.hold(&part, 1 << 20).await.unwrap();
+        account.grow(&part, 1000).unwrap();
+        assert_eq!(part.bytes(), 1 << 20, "what was expected stays");
+        account.grow(&part, 4 << 20).unwrap();
+        assert_eq!((part.bytes(), account.free.available_permits()), (4 << 20, 6 << 20));
+        assert_eq!(account.grow(&part, 11 << 20).unwrap_err().status, 503);
     }
 
     #[test]

@@ -150,6 +150,7 @@ fn limits(args: &ServeArgs) -> Result<Limits> {
             .available_bytes(),
     };
     let mut limits = Limits::for_budget(budget, usize::from(args.queue));
+    limits.tls = args.tls_cert.is_some();
     let wanted = limits.connections as u64 + OTHER_HANDLES;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of open files")?;
     let mut allowed = soft;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
+use lowtide_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use super::wire::{chat_logprob, finish_reason, timings, usage};
-use super::{Begun, Caller, Talk};
+use super::whole::{Column, Field};
+use super::wire::{chat_logprob, finish_reason};
+use super::{Begun, Caller, Talk, whole};
 use crate::api::wire;
 use crate::error::ApiError;
 use crate::format::Call;
@@ -17,7 +19,7 @@ use crate::model::ModelFace;
 use crate::prompt::{Conversation, messages};
 use crate::reader::Delta;
 use crate::request;
-use crate::stream::{Collected, Frames, Progress, Protocol, collect, respond};
+use crate::stream::{Frames, Progress, Protocol, collect, respond};
 
 /// How the answer is wanted.
 struct Manner {
@@ -43,13 +45,18 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
     let id = caller.shared.answer_id("chatcmpl-");
     let head = Head { id, created: now(), model: Arc::clone(&face.id) };
     let (choices, has_logprobs) = (talk.choices, talk.logprobs.is_some());
-    let Begun { ticket, readers } = caller.begin(&face, talk).await?;
+    let tokenizer = Arc::clone(&face.tokenizer);
+    let Begun { ticket, readers } = caller.begin(&face, talk, manner.stream).await?;
     if manner.stream {
         let state = vec![ChoiceState::default(); choices];
-        return Ok(respond(ticket, readers, Box::new(Stream { head, manner, state })));
+        let stream = Stream { head, tokenizer, manner, state, finished: None };
+        return Ok(respond(ticket, readers, Box::new(stream)));
     }
-    let collected = collect(ticket, readers).await?;
-    Ok(axum_json(&whole(&head, &collected, has_logprobs)).into_response())
+    let collected = collect(caller, ticket, readers).await?;
+    let body = whole::Body::new(collected, tokenizer, None);
+    let id = head.call_id();
+    let choice = move |body: &mut whole::Body, index| write_choice(body, index, &id, has_logprobs);
+    body.respond(caller, head.body("chat.completion"), choice).await
 }
 
 /// A JSON body.
@@ -151,6 +158,11 @@ impl Head {
             "system_fingerprint": concat!("lowtide-", env!("CARGO_PKG_VERSION")),
         })
     }
+
+    /// What the ids of calls begin with.
+    fn call_id(&self) -> String {
+        format!("call_{}", &self.id[9..25])
+    }
 }
 
 fn call_json(call: &Call, id: String) -> Value {
@@ -161,37 +173,37 @@ fn call_json(call: &Call, id: String) -> Value {
     })
 }
 
-fn whole(head: &Head, collected: &Collected, has_logprobs: bool) -> Value {
-    let mut choices = Vec::new();
-    for (index, answer) in collected.answers.iter().enumerate() {
-        let has_calls = !answer.calls.is_empty();
-        let mut message = json!({ "role": "assistant", "content": answer.text, "refusal": null });
-        if answer.text.is_empty() && has_calls {
-            message["content"] = Value::Null;
-        }
-        if !answer.thought.is_empty() {
-            message["reasoning_content"] = json!(answer.thought);
-        }
-        if has_calls {
-            let id = |at: usize| format!("call_{}_{index}_{at}", &head.id[9..25]);
-            let calls = answer.calls.iter().enumerate().map(|(at, call)| call_json(call, id(at)));
-            message["tool_calls"] = calls.collect();
-        }
-        let entries: Vec<Value> = answer.logprobs.iter().map(chat_logprob).collect();
-        let logprobs =
-            if has_logprobs { json!({ "content": entries, "refusal": null }) } else { Value::Null };
-        choices.push(json!({
-            "index": index,
-            "message": message,
-            "logprobs": logprobs,
-            "finish_reason": finish_reason(answer.finish.as_ref(), has_calls),
-        }));
+fn write_choice(body: &mut whole::Body, index: usize, call_id: &str, has_logprobs: bool) {
+    let answer = body.answer(index);
+    let (has_calls, has_thought) = (!answer.calls.is_empty(), !answer.thought.is_empty());
+    let has_text = !answer.text.is_empty() || !has_calls;
+    let reason = finish_reason(answer.finish.as_ref(), has_calls);
+    let id = |at: usize| format!("{call_id}_{index}_{at}");
+    let calls = answer.calls.iter().enumerate().map(|(at, call)| call_json(call, id(at)));
+    let calls: Value = calls.collect();
+    body.fixed(&format!("{{\"index\":{index},\"message\":{{\"role\":\"assistant\",\"content\":"));
+    if has_text {
+        body.text(index, Field::Text);
+    } else {
+        body.fixed("null");
     }
-    let mut body = head.body("chat.completion");
-    body["choices"] = Value::Array(choices);
-    body["usage"] = usage(&collected.figures);
-    body["timings"] = timings(&collected.figures);
-    body
+    body.fixed(",\"refusal\":null");
+    if has_thought {
+        body.fixed(",\"reasoning_content\":");
+        body.text(index, Field::Thought);
+    }
+    if has_calls {
+        body.fixed(&format!(",\"tool_calls\":{calls}"));
+    }
+    body.fixed("},\"logprobs\":");
+    if has_logprobs {
+        body.fixed("{\"content\":");
+        body.tokens(index, Column::Entries);
+        body.fixed(",\"refusal\":null}");
+    } else {
+        body.fixed("null");
+    }
+    body.fixed(&format!(",\"finish_reason\":\"{reason}\"}}"));
 }
 
 #[derive(Debug, Clone, Default)]
@@ -201,8 +213,11 @@ struct ChoiceState {
 
 struct Stream {
     head: Head,
+    tokenizer: Arc<Tokenizer>,
     manner: Manner,
     state: Vec<ChoiceState>,
+    /// The last answer's end, which waits for the figures.
+    finished: Option<Value>,
 }
 
 impl Stream {
@@ -234,7 +249,8 @@ impl Protocol for Stream {
         if !self.manner.progress {
             return;
         }
-        let mut chunk = self.chunk(json!([]));
+        // With a choice that says nothing: clients look at the first of each chunk.
+        let mut chunk = self.choice(0, json!({}), Value::Null, Value::Null);
         chunk["prompt_progress"] = json!({
             "total": progress.total,
             "cache": progress.cached,
@@ -252,7 +268,9 @@ impl Protocol for Stream {
         out: &mut Frames,
     ) {
         let mut logprobs = match logprob {
-            Some(of) => json!({ "content": [chat_logprob(&of)], "refusal": null }),
+            Some(of) => {
+                json!({ "content": [chat_logprob(&of, &self.tokenizer)], "refusal": null })
+            }
             None => Value::Null,
         };
         if deltas.is_empty() {
@@ -265,7 +283,7 @@ impl Protocol for Stream {
                 Delta::Call(name) => {
                     let at = self.state[choice].calls;
                     self.state[choice].calls += 1;
-                    let id = format!("call_{}_{choice}_{at}", &self.head.id[9..25]);
+                    let id = format!("{}_{choice}_{at}", self.head.call_id());
                     let mut call = call_json(&Call { name, arguments: String::new() }, id);
                     call["index"] = json!(at);
                     json!({ "tool_calls": [call] })
@@ -282,11 +300,17 @@ impl Protocol for Stream {
 
     fn ended(&mut self, choice: usize, finish: &Finish, out: &mut Frames) {
         let reason = finish_reason(Some(finish), self.state[choice].calls > 0);
-        out.data(&self.choice(choice, json!({}), json!(reason), Value::Null));
+        let chunk = self.choice(choice, json!({}), json!(reason), Value::Null);
+        if choice + 1 < self.state.len() {
+            out.data(&chunk);
+        } else {
+            self.finished = Some(chunk);
+        }
     }
 
     fn done(&mut self, figures: &Figures, out: &mut Frames) {
-        wire::last_chunk(self.chunk(json!([])), self.manner.usage, figures, out);
+        let of_usage = self.manner.usage.then(|| self.chunk(json!([])));
+        wire::end(self.finished.take(), of_usage, figures, out);
     }
 
     fn failed(&mut self, error: &ApiError, out: &mut Frames) {

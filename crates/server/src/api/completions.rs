@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::response::{IntoResponse, Response};
-use lowtide_tokenizer::EncodeOptions;
+use axum::response::Response;
+use lowtide_tokenizer::{EncodeOptions, Tokenizer};
 use serde_json::{Value, json};
 
 use super::Caller;
-use super::chat::{axum_json, now, stream_usage};
-use super::wire::{finish_reason, finite, timings, usage};
-use crate::api::wire;
+use super::chat::{now, stream_usage};
+use super::whole::{self, Column, Field, top_json};
+use super::wire::{self, finish_reason, finite, token_text};
 use crate::error::ApiError;
-use crate::job::{Figures, Finish, Generate, TokenLogprob, Work};
+use crate::job::{Figures, Finish, Generate, TokenLogprob};
 use crate::json::{Fields, expected};
 use crate::limits::{CHOICES_MAX, TOP_LOGPROBS_MAX};
 use crate::model::ModelFace;
@@ -38,6 +38,11 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
     let shape = request::shape(&mut fields)?;
     let choices = fields.integer("n", 1, CHOICES_MAX as u64)?.unwrap_or(1) as usize;
     let logprobs = fields.integer("logprobs", 0, TOP_LOGPROBS_MAX as u64)?;
+    if echo && logprobs.is_some() {
+        let why =
+            "the prompt's tokens have no log probabilities here: ask for echo or for logprobs";
+        return Err(fields.error("echo", why));
+    }
     let mut generate = Generate {
         prompt: Vec::new(),
         choices,
@@ -50,6 +55,7 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         show_control: false,
         constraint: None,
+        gathered: false,
     };
     let own = Arc::clone(&face);
     let prepared = caller.work(move || {
@@ -61,38 +67,50 @@ pub async fn complete(caller: &Caller, mut fields: Fields) -> Result<Response, A
     let (ids, text, constraint) = prepared.await?;
     generate.max_tokens = generate.max_tokens.min(face.context - ids.len());
     (generate.prompt, generate.constraint) = (ids, constraint);
-    let ticket = caller.submit(&face, Work::Generate(Box::new(generate)))?;
-    caller.work.done();
+    let ticket = caller.generate(&face, generate, stream).await?;
     let readers: Vec<Reader> = (0..choices).map(|_| Reader::plain()).collect();
-    let wire = Wire {
+    let mut wire = Wire {
         id: caller.shared.answer_id("cmpl-"),
         created: now(),
         model: Arc::clone(&face.id),
+        tokenizer: Arc::clone(&face.tokenizer),
         echo: echo.then_some(text),
         with_usage,
         offsets: vec![0; choices],
+        finished: None,
         logprobs: logprobs.is_some(),
     };
     if stream {
         return Ok(respond(ticket, readers, Box::new(wire)));
     }
-    let collected = collect(ticket, readers).await?;
-    let mut list = Vec::new();
-    for (index, answer) in collected.answers.iter().enumerate() {
-        let text = format!("{}{}", wire.echo.as_deref().unwrap_or(""), answer.text);
-        let logprobs = match logprobs {
-            Some(_) => logprobs_json(&answer.logprobs, &mut 0),
-            None => Value::Null,
-        };
-        let reason = finish_reason(answer.finish.as_ref(), false);
-        list.push(json!({
-            "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason,
-        }));
+    let collected = collect(caller, ticket, readers).await?;
+    let body = whole::Body::new(collected, Arc::clone(&wire.tokenizer), wire.echo.take());
+    let has_logprobs = wire.logprobs;
+    let choice = move |body: &mut whole::Body, index| write_choice(body, index, has_logprobs);
+    body.respond(caller, wire.head(), choice).await
+}
+
+fn write_choice(body: &mut whole::Body, index: usize, has_logprobs: bool) {
+    let reason = finish_reason(body.answer(index).finish.as_ref(), false);
+    body.fixed(&format!("{{\"index\":{index},\"text\":"));
+    body.text(index, Field::Text);
+    body.fixed(",\"logprobs\":");
+    if has_logprobs {
+        let columns = [
+            ("{\"tokens\":", Column::Tokens),
+            (",\"token_logprobs\":", Column::Logprobs),
+            (",\"top_logprobs\":", Column::Top),
+            (",\"text_offset\":", Column::Offsets),
+        ];
+        for (name, column) in columns {
+            body.fixed(name);
+            body.tokens(index, column);
+        }
+        body.fixed("}");
+    } else {
+        body.fixed("null");
     }
-    let mut body = wire.body(Value::Array(list));
-    body["usage"] = usage(&collected.figures);
-    body["timings"] = timings(&collected.figures);
-    Ok(axum_json(&body).into_response())
+    body.fixed(&format!(",\"finish_reason\":\"{reason}\"}}"));
 }
 
 /// What OpenAI has and this server has not.
@@ -138,22 +156,16 @@ fn prompt_ids(prompt: Option<Value>, face: &ModelFace) -> Result<(Vec<u32>, Stri
     }
 }
 
-fn logprobs_json(tokens: &[TokenLogprob], offset: &mut usize) -> Value {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut offsets = Vec::new();
-    for token in tokens {
-        offsets.push(*offset);
-        *offset += text(&token.bytes).chars().count();
-    }
-    let top = |token: &TokenLogprob| -> Value {
-        let pairs = token.top.iter().map(|(bytes, p)| (text(bytes), json!(finite(*p))));
-        Value::Object(pairs.collect())
-    };
+/// The log probabilities of one token, before which `offset` letters stand.
+fn logprobs_json(token: &TokenLogprob, tokenizer: &Tokenizer, offset: &mut usize) -> Value {
+    let text = token_text(tokenizer, token.id);
+    let at = *offset;
+    *offset += text.chars().count();
     json!({
-        "tokens": tokens.iter().map(|token| text(&token.bytes)).collect::<Vec<_>>(),
-        "token_logprobs": tokens.iter().map(|token| finite(token.logprob)).collect::<Vec<_>>(),
-        "top_logprobs": tokens.iter().map(top).collect::<Vec<_>>(),
-        "text_offset": offsets,
+        "tokens": [text],
+        "token_logprobs": [finite(token.logprob)],
+        "top_logprobs": [top_json(token, tokenizer)],
+        "text_offset": [at],
     })
 }
 
@@ -161,21 +173,29 @@ struct Wire {
     id: String,
     created: u64,
     model: Arc<str>,
+    tokenizer: Arc<Tokenizer>,
     echo: Option<String>,
     with_usage: bool,
     offsets: Vec<usize>,
     logprobs: bool,
+    /// The last answer's end, which waits for the figures.
+    finished: Option<Value>,
 }
 
 impl Wire {
-    fn body(&self, choices: Value) -> Value {
+    fn head(&self) -> Value {
         json!({
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
             "model": &*self.model,
-            "choices": choices,
         })
+    }
+
+    fn body(&self, choices: Value) -> Value {
+        let mut body = self.head();
+        body["choices"] = choices;
+        body
     }
 
     fn chunk(&self, index: usize, text: &str, logprobs: Value, finish: Value) -> Value {
@@ -213,7 +233,7 @@ impl Protocol for Wire {
             })
             .collect();
         let logprobs = match logprob.filter(|_| self.logprobs) {
-            Some(of) => logprobs_json(&[*of], &mut self.offsets[choice]),
+            Some(of) => logprobs_json(&of, &self.tokenizer, &mut self.offsets[choice]),
             None => Value::Null,
         };
         out.data(&self.chunk(choice, &text, logprobs, Value::Null));
@@ -221,11 +241,17 @@ impl Protocol for Wire {
 
     fn ended(&mut self, choice: usize, finish: &Finish, out: &mut Frames) {
         let reason = json!(finish_reason(Some(finish), false));
-        out.data(&self.chunk(choice, "", Value::Null, reason));
+        let chunk = self.chunk(choice, "", Value::Null, reason);
+        if choice + 1 < self.offsets.len() {
+            out.data(&chunk);
+        } else {
+            self.finished = Some(chunk);
+        }
     }
 
     fn done(&mut self, figures: &Figures, out: &mut Frames) {
-        wire::last_chunk(self.body(json!([])), self.with_usage, figures, out);
+        let of_usage = self.with_usage.then(|| self.body(json!([])));
+        wire::end(self.finished.take(), of_usage, figures, out);
     }
 
     fn failed(&mut self, error: &ApiError, out: &mut Frames) {

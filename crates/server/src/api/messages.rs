@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use lowtide_tokenizer::Message;
 use serde_json::{Map, Value, json};
 
-use super::chat::axum_json;
 use super::{Begun, Caller, Talk};
 use crate::error::ApiError;
 use crate::format::{Call, Tool};
 use crate::job::{Figures, Finish, TokenLogprob};
 use crate::json::{Fields, expected};
 use crate::limits::{JSON_VALUES_MAX, TOOLS_MAX};
+use crate::pieces;
 use crate::prompt::{Conversation, text_of};
 use crate::reader::Delta;
 use crate::request::{self, Choice};
@@ -42,14 +42,14 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         ignore_eos: false,
     };
     let id = caller.shared.answer_id("msg_");
-    let Begun { ticket, readers } = caller.begin(&face, talk).await?;
+    let Begun { ticket, readers } = caller.begin(&face, talk, stream).await?;
     let head = Head { id, model: Arc::clone(&face.id) };
     if stream {
         let wire = Wire { head, open: None, index: 0, calls: 0, stop: None };
         return Ok(respond(ticket, readers, Box::new(wire)));
     }
-    let collected = collect(ticket, readers).await?;
-    Ok(axum_json(&whole(&head, &collected)).into_response())
+    let collected = collect(caller, ticket, readers).await?;
+    Ok(pieces::whole(whole(&head, &collected), Arc::clone(&caller.work)))
 }
 
 /// Counts a prompt's tokens.

@@ -7,6 +7,7 @@ pub mod messages;
 pub mod responses;
 mod responses_input;
 pub mod small;
+mod whole;
 mod wire;
 
 use std::sync::Arc;
@@ -32,7 +33,8 @@ pub struct Caller {
     pub shared: Arc<Shared>,
     /// The queue's lane.
     pub client: u64,
-    /// What the work on the request is counted as; given back when it is queued.
+    /// What the work on the request is counted as; given back when it is queued, or where the answer is gathered
+    /// when that is sent.
     pub work: Arc<Part>,
     /// What its body is counted as; given back when it is answered.
     pub body: Arc<Option<OwnedSemaphorePermit>>,
@@ -71,16 +73,42 @@ pub struct Begun {
 }
 
 impl Caller {
-    /// Renders, constrains and queues.
+    /// Renders, constrains and queues; `streams` as in [`Caller::generate`].
     ///
     /// # Errors
-    /// 400, 429, 503.
-    pub async fn begin(&self, face: &Arc<ModelFace>, talk: Talk) -> Result<Begun, ApiError> {
+    /// 400, 413, 429, 503.
+    pub async fn begin(
+        &self,
+        face: &Arc<ModelFace>,
+        talk: Talk,
+        streams: bool,
+    ) -> Result<Begun, ApiError> {
         let own = Arc::clone(face);
         let (generate, readers) = self.work(move || prepare(&own, talk)).await?;
-        let ticket = self.submit(face, Work::Generate(Box::new(generate)))?;
-        self.work.done();
+        let ticket = self.generate(face, generate, streams).await?;
         Ok(Begun { ticket, readers })
+    }
+
+    /// Queues answers. Those that do not stream are gathered: what they take is held from now on, until the client
+    /// has them.
+    ///
+    /// # Errors
+    /// 413 where they take more memory than all requests have, 429, 503.
+    pub async fn generate(
+        &self,
+        face: &Arc<ModelFace>,
+        mut generate: Generate,
+        streams: bool,
+    ) -> Result<Ticket, ApiError> {
+        generate.gathered = !streams;
+        if !streams {
+            self.shared.work.hold(&self.work, generate.answer_bytes()).await?;
+        }
+        let ticket = self.submit(face, Work::Generate(Box::new(generate)))?;
+        if streams {
+            self.work.done();
+        }
+        Ok(ticket)
     }
 
     /// Renders a conversation.
@@ -160,6 +188,7 @@ fn prepare(face: &ModelFace, talk: Talk) -> Result<(Generate, Vec<Reader>), ApiE
         ignore_eos: talk.ignore_eos,
         show_control: face.format == Format::Harmony || (calls && face.format.shows_control()),
         constraint,
+        gathered: false,
     };
     Ok((generate, readers))
 }

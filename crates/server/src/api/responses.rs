@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use lowtide_tokenizer::Message;
 use serde_json::{Map, Value, json};
 
-use super::chat::{axum_json, now};
+use super::chat::now;
 use super::{Begun, Caller, Talk, responses_input};
 use crate::error::ApiError;
 use crate::format::Call;
 use crate::job::{Figures, Finish, TokenLogprob};
 use crate::json::Fields;
+use crate::pieces;
 use crate::prompt::Conversation;
 use crate::reader::Delta;
 use crate::request;
@@ -70,7 +71,7 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         temperature: f64::from(talk.sampling.temperature),
         top_p: f64::from(talk.sampling.top_p),
     };
-    let Begun { ticket, readers } = caller.begin(&face, talk).await?;
+    let Begun { ticket, readers } = caller.begin(&face, talk, stream).await?;
     if stream {
         let wire = Wire {
             head,
@@ -82,10 +83,10 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         };
         return Ok(respond(ticket, readers, Box::new(wire)));
     }
-    let mut collected = collect(ticket, readers).await?;
+    let mut collected = collect(caller, ticket, readers).await?;
     let answer = collected.answers.pop().unwrap_or_default();
     let body = head.body(&answer, head.items(&answer), Some(&collected.figures));
-    Ok(axum_json(&body).into_response())
+    Ok(pieces::whole(body, Arc::clone(&caller.work)))
 }
 
 /// What an answer repeats of its request, and what holds where the request does not say.

@@ -1,6 +1,7 @@
 //! Pieces of bodies that several protocols share.
 
 use crate::stream::Frames;
+use lowtide_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::job::{Figures, Finish, TokenLogprob};
@@ -50,11 +51,20 @@ pub fn finish_reason(finish: Option<&Finish>, has_calls: bool) -> &'static str {
 }
 
 /// An entry of chat's `logprobs.content`.
-pub fn chat_logprob(of: &TokenLogprob) -> Value {
-    let entry = |bytes: &[u8], logprob: f64| json!({ "token": String::from_utf8_lossy(bytes), "logprob": finite(logprob), "bytes": bytes });
-    let mut own = entry(&of.bytes, of.logprob);
-    own["top_logprobs"] = of.top.iter().map(|(bytes, logprob)| entry(bytes, *logprob)).collect();
+pub fn chat_logprob(of: &TokenLogprob, tokenizer: &Tokenizer) -> Value {
+    let entry = |id: u32, logprob: f64| {
+        let bytes = tokenizer.token_bytes(id);
+        let token = String::from_utf8_lossy(&bytes);
+        json!({ "token": token, "logprob": finite(logprob), "bytes": &bytes })
+    };
+    let mut own = entry(of.id, of.logprob);
+    own["top_logprobs"] = of.top.iter().map(|(id, logprob)| entry(*id, *logprob)).collect();
     own
+}
+
+/// A token as text; where it is a part of a character, with a mark in its place.
+pub fn token_text(tokenizer: &Tokenizer, id: u32) -> String {
+    String::from_utf8_lossy(&tokenizer.token_bytes(id)).into_owned()
 }
 
 /// JSON knows no infinity; clients take -9999 for it, as OpenAI's own server says.
@@ -62,12 +72,16 @@ pub fn finite(logprob: f64) -> f64 {
     logprob.max(-9999.0)
 }
 
-/// The end of an OpenAI stream: `chunk` with usage, where asked for, and timings, then the mark.
-pub fn last_chunk(mut chunk: Value, with_usage: bool, figures: &Figures, out: &mut Frames) {
-    if with_usage {
+/// The end of an OpenAI stream: `finished`, which says why the last answer ended, and where it is asked for a chunk
+/// of no choices with the usage; then the mark. Both have the timings.
+pub fn end(finished: Option<Value>, of_usage: Option<Value>, figures: &Figures, out: &mut Frames) {
+    let of_usage = of_usage.map(|mut chunk| {
         chunk["usage"] = usage(figures);
+        chunk
+    });
+    for mut chunk in finished.into_iter().chain(of_usage) {
+        chunk["timings"] = timings(figures);
+        out.data(&chunk);
     }
-    chunk["timings"] = timings(figures);
-    out.data(&chunk);
     out.raw("data: [DONE]\n\n");
 }
