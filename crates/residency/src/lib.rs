@@ -30,6 +30,8 @@ mod driver;
 mod error;
 pub mod experts;
 mod extent;
+#[cfg(test)]
+mod failure_tests;
 mod filling;
 mod kept;
 mod mapped;

@@ -213,10 +213,7 @@ impl Store {
         self.pass_began.set(Some(Instant::now()));
         let mut driver = self.driver.borrow_mut();
         self.reload_if_lost(&mut driver);
-        driver.schedule.begin_pass(skipped);
-        if let Some(experts) = &mut driver.experts {
-            experts.begin_pass(tokens);
-        }
+        driver.begin_pass(self, tokens, skipped);
         self.advance(&mut driver);
         Ok(())
     }
