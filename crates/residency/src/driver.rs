@@ -311,10 +311,10 @@ impl Driver {
         let (Streaming::Mapped, Some(mapped)) = (self.streaming, &mut self.mapped) else {
             return Ok(());
         };
-        for id in plan.extents().units()[unit.index()].slices {
-            mapped.drop_behind(&plan.extents()[id.index()])?;
-        }
-        Ok(())
+        // One that is refused keeps none of the others here.
+        let slices = plan.extents().units()[unit.index()].slices;
+        let dropped = slices.map(|id| mapped.drop_behind(&plan.extents()[id.index()]));
+        dropped.into_iter().collect()
     }
 
     pub fn lend_unit(&mut self, slot: SlotId) -> Option<[Filled; UNIT_SLICES]> {
@@ -359,12 +359,13 @@ impl Driver {
                 direct.start(x, issue, priority).map_err(fault)
             }
             (false, _, Some(mapped)) => {
+                mapped.start(x, issue, issue.to == Destination::Pinned)?;
                 if let (Destination::Slot(slot), Some(Placement::Streamed(tile))) =
                     (issue.to, store.plan.placement(x.id))
                 {
                     self.in_slot[slot.0 as usize] = Some(tile);
                 }
-                mapped.start(x, issue, issue.to == Destination::Pinned)
+                Ok(())
             }
             _ => Err(ResidencyError::Stalled { id: x.id }),
         }
@@ -375,14 +376,14 @@ impl Driver {
         if self.streaming != Streaming::Mapped {
             return Ok(());
         }
-        let Some(tile) = self.in_slot.get_mut(slot.0 as usize).and_then(Option::take) else {
-            return Ok(());
-        };
-        let x = plan.streamed().get(tile as usize).map(|id| plan.extents()[id.index()]);
-        match (&mut self.mapped, x) {
-            (Some(mapped), Some(x)) => mapped.drop_behind(&x),
-            _ => Ok(()),
+        let Some(place) = self.in_slot.get_mut(slot.0 as usize) else { return Ok(()) };
+        let id = place.and_then(|tile| plan.streamed().get(tile as usize));
+        if let (Some(mapped), Some(id)) = (&mut self.mapped, id) {
+            mapped.drop_behind(&plan.extents()[id.index()])?;
         }
+        // Not before: what was refused is dropped at the next try.
+        *place = None;
+        Ok(())
     }
 
     fn came(&mut self, store: &Store, x: &Extent, issue: Issue) {
@@ -534,8 +535,11 @@ impl Driver {
         pass.add(&std::mem::take(&mut self.figures));
     }
 
-    /// The end: what was brought into the page cache for streaming goes.
+    /// The end: what was brought into the page cache for streaming goes, and the helpers when they have seen to it.
     pub fn close(&mut self, plan: &Plan) {
+        if let Some(mapped) = &mut self.mapped {
+            mapped.wait_for_room();
+        }
         for i in 0..self.in_slot.len() {
             let _ = self.drop_slot(plan, SlotId(i as u32));
         }
@@ -543,6 +547,7 @@ impl Driver {
         for unit in present.into_iter().flatten() {
             let _ = self.drop_unit(plan, unit);
         }
+        self.mapped = None;
     }
 }
 
