@@ -345,13 +345,18 @@ impl Store {
             }
         };
         if waited {
-            let mut pass = self.pass.borrow_mut();
-            let waited = begin.elapsed();
-            self.board.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
-            pass.wait_s += waited.as_secs_f64();
-            pass.waits += 1;
+            self.note_wait(begin);
         }
         Ok(tile)
+    }
+
+    /// Notes a wait for the disk that has ended now.
+    pub(crate) fn note_wait(&self, begin: Instant) {
+        let waited = begin.elapsed();
+        self.board.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+        let mut pass = self.pass.borrow_mut();
+        pass.wait_s += waited.as_secs_f64();
+        pass.waits += 1;
     }
 
     /// Makes progress towards an extent: what can be done at once, else sleeps until something

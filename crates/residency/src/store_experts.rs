@@ -158,9 +158,7 @@ impl Store {
             }
         };
         if waited {
-            let mut pass = self.pass.borrow_mut();
-            pass.wait_s += begin.elapsed().as_secs_f64();
-            pass.waits += 1;
+            self.note_wait(begin);
         }
         Ok(slot)
     }
