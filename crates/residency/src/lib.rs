@@ -38,6 +38,7 @@ mod mapped;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod pressure;
 mod probe;
 mod readahead;
 mod ring;

@@ -340,7 +340,7 @@ struct Finisher {
 }
 
 /// Pages of a file as a range of its mapping, which may end within the last.
-fn within(mapping: &Mapping, pages: Range<u64>) -> Option<Range<usize>> {
+pub(crate) fn within(mapping: &Mapping, pages: Range<u64>) -> Option<Range<usize>> {
     let end = to_usize(pages.end).ok()?.min(mapping.len());
     let start = to_usize(pages.start).ok()?;
     (start < end).then_some(start..end)
