@@ -140,7 +140,7 @@ impl Engine {
         if !plan.is_all_resident() {
             model.release_read_ahead()?;
         }
-        let store = crate::open_store::open(&model, plan)?;
+        let store = crate::open_store::open(&model, plan, budget.total_bytes)?;
         let vectors = vec![0.0; bound.vector_floats];
         let mut engine = Self {
             loaded: vec![false; bound.layers.len() + 1],

@@ -35,12 +35,13 @@ pub(crate) fn plan_input(
     })
 }
 
-/// Opens the store.
-pub(crate) fn open(model: &Model, plan: Plan) -> Result<Store, Error> {
+/// Opens the store of an engine that takes `budget_bytes` in all.
+pub(crate) fn open(model: &Model, plan: Plan, budget_bytes: u64) -> Result<Store, Error> {
     let sources = model
         .shards
         .iter()
         .map(|s| Source { file: s.file.clone(), mapping: s.mapping.clone() })
         .collect();
-    Ok(Store::open(sources, plan, StoreOptions::default())?)
+    let options = StoreOptions { budget_bytes: Some(budget_bytes), ..StoreOptions::default() };
+    Ok(Store::open(sources, plan, options)?)
 }

@@ -155,18 +155,39 @@ impl Driver {
             store.board.set(x.id, Whereabouts::Disk);
         }
         self.schedule.reload_pinned();
-        self.pinned_bytes = 0;
+        (self.pinned_bytes, self.locked_bytes) = (0, 0);
         true
+    }
+
+    /// A pass begins. What failed, failed for the last one: the disk may be well again, and if it is not,
+    /// this pass finds out by itself.
+    pub fn begin_pass(&mut self, store: &Store, tokens: u32, skipped: impl Fn(ExtentId) -> bool) {
+        // Since the last pass nobody has looked at what came back.
+        self.take_arrivals(store);
+        while let Some(unit) = self.experts.as_mut().and_then(LiveExperts::forget_failure) {
+            self.forget_unit(store, unit);
+        }
+        self.errors.clear();
+        self.schedule.begin_pass(skipped);
+        if let Some(experts) = &mut self.experts {
+            experts.begin_pass(tokens);
+        }
+    }
+
+    /// A unit whose read failed, or was withdrawn, is absent.
+    pub fn forget_unit(&mut self, store: &Store, unit: UnitId) {
+        for id in store.plan.extents().units()[unit.index()].slices {
+            store.board.set(id, Whereabouts::Disk);
+            self.errors.remove(&id);
+        }
+        // What a helper that has died cannot drop, whoever waits for it is told of.
+        let _ = self.drop_unit(&store.plan, unit);
     }
 
     /// Takes what has come back and starts what can be started; does not wait. True if there was
     /// anything.
     pub fn pump(&mut self, store: &Store) -> bool {
         let mut progress = self.take_arrivals(store);
-        while let Some(done) = self.mapped.as_mut().and_then(|m| m.poll().ok().flatten()) {
-            self.settle_mapped(store, done);
-            progress = true;
-        }
         // What a layer waits for comes before what will be needed later.
         while let Some(fetch) = self.experts.as_mut().and_then(LiveExperts::next_fetch) {
             progress = true;
@@ -176,18 +197,28 @@ impl Driver {
             progress = true;
             let x = store.plan.extents()[issue.extent.index()];
             if let Err(error) = self.start(store, &x, issue) {
-                self.fail(&x, issue, error);
+                self.fail(store, &x, issue, error);
             }
         }
         // What was started goes to the kernel now, not when somebody waits. What comes back meanwhile
         // counts as well: it may be what somebody would otherwise wait for in vain.
-        progress |= self.take_arrivals(store);
+        progress |= self.take_direct(store);
         self.count_busy();
         progress
     }
 
-    /// Takes what the direct lane has read; true if there was anything.
+    /// Takes what has come back; true if there was anything.
     fn take_arrivals(&mut self, store: &Store) -> bool {
+        let mut any = self.take_direct(store);
+        while let Some(done) = self.mapped.as_mut().and_then(|m| m.poll().ok().flatten()) {
+            self.settle_mapped(store, done);
+            any = true;
+        }
+        any
+    }
+
+    /// Takes what the direct lane has read; true if there was anything.
+    fn take_direct(&mut self, store: &Store) -> bool {
         let mut any = false;
         while let Some(arrival) = self.poll_direct(&store.plan) {
             self.settle_direct(store, arrival);
@@ -258,11 +289,7 @@ impl Driver {
         let Came { is_guess, forgotten } = experts.slice_done(slot, outcome);
         self.figures.expert_guesses += u64::from(is_guess);
         if let (true, Use::Expert { unit, .. }) = (forgotten, x.usage) {
-            for id in store.plan.extents().units()[unit.index()].slices {
-                store.board.set(id, Whereabouts::Disk);
-                self.errors.remove(&id);
-            }
-            let _ = self.drop_unit(&store.plan, unit);
+            self.forget_unit(store, unit);
         }
     }
 
@@ -284,10 +311,10 @@ impl Driver {
         let (Streaming::Mapped, Some(mapped)) = (self.streaming, &mut self.mapped) else {
             return Ok(());
         };
-        for id in plan.extents().units()[unit.index()].slices {
-            mapped.drop_behind(&plan.extents()[id.index()])?;
-        }
-        Ok(())
+        // One that is refused keeps none of the others here.
+        let slices = plan.extents().units()[unit.index()].slices;
+        let dropped = slices.map(|id| mapped.drop_behind(&plan.extents()[id.index()]));
+        dropped.into_iter().collect()
     }
 
     pub fn lend_unit(&mut self, slot: SlotId) -> Option<[Filled; UNIT_SLICES]> {
@@ -303,10 +330,11 @@ impl Driver {
         }
     }
 
-    /// The reason why a unit could not be had.
-    pub fn take_unit_error(&mut self, plan: &Plan, unit: UnitId) -> ResidencyError {
-        let slices = plan.extents().units()[unit.index()].slices;
+    /// The reason why a unit could not be had; it is read again when it is wanted again.
+    pub fn take_unit_error(&mut self, store: &Store, unit: UnitId) -> ResidencyError {
+        let slices = store.plan.extents().units()[unit.index()].slices;
         let errors = slices.map(|id| self.errors.remove(&id));
+        self.forget_unit(store, unit);
         let first = errors.into_iter().flatten().next();
         first.unwrap_or(ResidencyError::Stalled { id: slices[0] })
     }
@@ -331,12 +359,13 @@ impl Driver {
                 direct.start(x, issue, priority).map_err(fault)
             }
             (false, _, Some(mapped)) => {
+                mapped.start(x, issue, issue.to == Destination::Pinned)?;
                 if let (Destination::Slot(slot), Some(Placement::Streamed(tile))) =
                     (issue.to, store.plan.placement(x.id))
                 {
                     self.in_slot[slot.0 as usize] = Some(tile);
                 }
-                mapped.start(x, issue, issue.to == Destination::Pinned)
+                Ok(())
             }
             _ => Err(ResidencyError::Stalled { id: x.id }),
         }
@@ -347,17 +376,24 @@ impl Driver {
         if self.streaming != Streaming::Mapped {
             return Ok(());
         }
-        let Some(tile) = self.in_slot.get_mut(slot.0 as usize).and_then(Option::take) else {
-            return Ok(());
-        };
-        let x = plan.streamed().get(tile as usize).map(|id| plan.extents()[id.index()]);
-        match (&mut self.mapped, x) {
-            (Some(mapped), Some(x)) => mapped.drop_behind(&x),
-            _ => Ok(()),
+        let Some(place) = self.in_slot.get_mut(slot.0 as usize) else { return Ok(()) };
+        let id = place.and_then(|tile| plan.streamed().get(tile as usize));
+        if let (Some(mapped), Some(id)) = (&mut self.mapped, id) {
+            mapped.drop_behind(&plan.extents()[id.index()])?;
         }
+        // Not before: what was refused is dropped at the next try.
+        *place = None;
+        Ok(())
     }
 
-    fn fail(&mut self, x: &Extent, issue: Issue, error: ResidencyError) {
+    fn came(&mut self, store: &Store, x: &Extent, issue: Issue) {
+        store.board.set(x.id, Whereabouts::Memory);
+        store.board.read(x.len);
+        self.schedule.completed(issue, true);
+    }
+
+    fn fail(&mut self, store: &Store, x: &Extent, issue: Issue, error: ResidencyError) {
+        store.board.set(x.id, Whereabouts::Disk);
         self.errors.insert(x.id, error);
         self.schedule.completed(issue, false);
     }
@@ -372,8 +408,6 @@ impl Driver {
         }
         match result {
             Ok(filled) => {
-                store.board.set(x.id, Whereabouts::Memory);
-                store.board.read(x.len);
                 if let (Some(filled), Some(Residence::Arena(place))) =
                     (filled, store.residence.get(x.id.index()))
                 {
@@ -381,11 +415,10 @@ impl Driver {
                     let _ = place.set(filled);
                     self.pinned_bytes += x.len;
                 }
-                self.schedule.completed(issue, true);
+                self.came(store, &x, issue);
             }
             Err(source) => {
-                store.board.set(x.id, Whereabouts::Disk);
-                self.fail(&x, issue, ResidencyError::Read { extent: x, source });
+                self.fail(store, &x, issue, ResidencyError::Read { extent: x, source });
             }
         }
     }
@@ -401,14 +434,12 @@ impl Driver {
         match result {
             Ok(()) => {
                 self.figures.populated_bytes += x.len;
-                store.board.set(x.id, Whereabouts::Memory);
-                store.board.read(x.len);
                 if issue.to == Destination::Pinned {
                     self.pinned_bytes += x.len;
                     self.locked_bytes += if locked { x.len } else { 0 };
                     store.set_here(x.id, true);
                 }
-                self.schedule.completed(issue, true);
+                self.came(store, &x, issue);
                 if self.schedule.pinned_complete() {
                     self.watch.begin();
                     // A helper that has died is found out by whoever waits for it.
@@ -416,7 +447,7 @@ impl Driver {
                 }
             }
             Err(source) => {
-                self.fail(&x, issue, ResidencyError::Read { extent: x, source });
+                self.fail(store, &x, issue, ResidencyError::Read { extent: x, source });
             }
         }
     }
@@ -504,8 +535,11 @@ impl Driver {
         pass.add(&std::mem::take(&mut self.figures));
     }
 
-    /// The end: what was brought into the page cache for streaming goes.
+    /// The end: what was brought into the page cache for streaming goes, and the helpers when they have seen to it.
     pub fn close(&mut self, plan: &Plan) {
+        if let Some(mapped) = &mut self.mapped {
+            mapped.wait_for_room();
+        }
         for i in 0..self.in_slot.len() {
             let _ = self.drop_slot(plan, SlotId(i as u32));
         }
@@ -513,6 +547,7 @@ impl Driver {
         for unit in present.into_iter().flatten() {
             let _ = self.drop_unit(plan, unit);
         }
+        self.mapped = None;
     }
 }
 

@@ -30,12 +30,15 @@ mod driver;
 mod error;
 pub mod experts;
 mod extent;
+#[cfg(test)]
+mod failure_tests;
 mod filling;
 mod kept;
 mod mapped;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod pressure;
 mod probe;
 mod readahead;
 mod ring;

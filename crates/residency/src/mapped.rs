@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel,
+    Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, TrySendError, sync_channel,
 };
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -67,6 +67,7 @@ pub(crate) struct MappedLane {
     lock: bool,
     /// Whole huge pages are read.
     huge: bool,
+    waits_for_room: bool,
 }
 
 /// What the helpers keep mapped, where that is not everything. The first helper adds and takes away, the second,
@@ -132,7 +133,7 @@ impl MappedLane {
             starter.run(&inbox);
         })?;
         wait_before_use(&done, &ready);
-        Ok(MappedLane { jobs, done, under_way: 0, lock, huge })
+        Ok(MappedLane { jobs, done, under_way: 0, lock, huge, waits_for_room: false })
     }
 
     /// Whether nothing is under way.
@@ -161,8 +162,24 @@ impl MappedLane {
         if self.huge { self.send(Job::Settle) } else { Ok(()) }
     }
 
-    fn send(&self, job: Job) -> Result<(), ResidencyError> {
-        self.jobs.try_send(job).map_err(|e| ResidencyError::Helper(e.to_string()))
+    /// From now on jobs wait for room in the channel: at the end there are more than fit, three for each expert
+    /// that is there, and nobody waits for the engine.
+    pub fn wait_for_room(&mut self) {
+        self.waits_for_room = true;
+    }
+
+    fn send(&mut self, mut job: Job) -> Result<(), ResidencyError> {
+        let begin = Instant::now();
+        loop {
+            job = match self.jobs.try_send(job) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(job)) if self.waits_for_room => job,
+                Err(e) => return Err(ResidencyError::Helper(e.to_string())),
+            };
+            // The first helper hangs in a read: not once more for each of the others.
+            self.waits_for_room = begin.elapsed() < END_TIMEOUT;
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A populate that is done, without waiting.
@@ -323,7 +340,7 @@ struct Finisher {
 }
 
 /// Pages of a file as a range of its mapping, which may end within the last.
-fn within(mapping: &Mapping, pages: Range<u64>) -> Option<Range<usize>> {
+pub(crate) fn within(mapping: &Mapping, pages: Range<u64>) -> Option<Range<usize>> {
     let end = to_usize(pages.end).ok()?.min(mapping.len());
     let start = to_usize(pages.start).ok()?;
     (start < end).then_some(start..end)

@@ -94,7 +94,8 @@ impl Ring {
 
     /// Moves to the start of a pass: the one that is about to begin, or, if tiles of the current
     /// pass have been used, the one after it. `skipped(i)` says which tiles it will not use; what
-    /// was read ahead and will be used stays. Later passes are taken to use everything.
+    /// was read ahead and will be used stays. Later passes are taken to use everything. What failed was
+    /// the last pass's failure, and is read again.
     pub fn begin_pass(&mut self, skipped: impl Fn(u32) -> bool) {
         if self.tiles == 0 {
             return;
@@ -107,9 +108,12 @@ impl Ring {
         // What the last skip set passed over may be wanted now: look again from the start.
         self.next = self.floor;
         for i in 0..self.slots.len() {
-            if let Slot::Loading(seq) | Slot::Ready(seq) | Slot::Failed(seq) = self.slots[i]
-                && self.is_skipped(seq)
-            {
+            let goes = match self.slots[i] {
+                Slot::Loading(seq) | Slot::Ready(seq) => self.is_skipped(seq),
+                Slot::Failed(_) => true,
+                Slot::Free | Slot::Abandoned | Slot::Held(_) => false,
+            };
+            if goes {
                 self.let_go(i);
             }
         }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lowtide_mapping::{
-    Arena, Backend, Completion, Error, Priority, QueueOptions, ReadQueue, ReadRequest, Slot,
+    Arena, Backend, Completion, Error, Mapping, Priority, QueueOptions, ReadQueue, ReadRequest,
+    Slot,
 };
 
 use crate::driver::direct_files;
@@ -104,4 +105,21 @@ impl RowReader {
         self.slots.push(slot);
         Ok(())
     }
+}
+
+/// Rows out of a mapping in which everything may stay.
+pub(crate) fn copy_rows(
+    mapping: &Mapping,
+    offsets: &[u64],
+    row_bytes: usize,
+    out: &mut [u8],
+) -> Result<(), ResidencyError> {
+    for (offset, row) in offsets.iter().zip(out.chunks_exact_mut(row_bytes)) {
+        // The caller has checked the end against the file, and the mapping is as long.
+        let start = usize::try_from(*offset).unwrap_or(usize::MAX);
+        let range = start..start.saturating_add(row_bytes);
+        mapping.populate(range.clone()).map_err(ResidencyError::Rows)?;
+        row.copy_from_slice(mapping.bytes(range).map_err(ResidencyError::Rows)?);
+    }
+    Ok(())
 }

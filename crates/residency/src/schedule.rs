@@ -97,10 +97,12 @@ impl Schedule {
         &self.ring
     }
 
-    /// A pass begins, and will not use the extents for which `skipped` is true.
+    /// A pass begins, and will not use the extents for which `skipped` is true. What failed before is read
+    /// again: a disk that is well by now fails nothing more.
     pub fn begin_pass(&mut self, skipped: impl Fn(ExtentId) -> bool) {
         let streamed = &self.streamed;
         self.ring.begin_pass(|i| streamed.get(i as usize).is_some_and(|&id| skipped(id)));
+        self.pinned.forget_failed();
         self.position = 0;
     }
 
@@ -230,6 +232,7 @@ struct Pinned {
     /// Where the search for the next missing one begins.
     cursor: usize,
     missing: usize,
+    failed: usize,
 }
 
 impl Pinned {
@@ -239,7 +242,7 @@ impl Pinned {
             .map(|p| if *p == Placement::Pinned { Pin::Missing } else { Pin::Other })
             .collect();
         let missing = state.iter().filter(|s| **s == Pin::Missing).count();
-        Pinned { state, cursor: 0, missing }
+        Pinned { state, cursor: 0, missing, failed: 0 }
     }
 
     /// The next missing one at or after the cursor, around the end.
@@ -262,6 +265,7 @@ impl Pinned {
 
     fn loaded(&mut self, id: ExtentId, ok: bool) {
         self.state[id.index()] = if ok { Pin::Here } else { Pin::Failed };
+        self.failed += usize::from(!ok);
     }
 
     fn want(&mut self, id: ExtentId) -> Wanted {
@@ -280,6 +284,7 @@ impl Pinned {
     fn forget(&mut self, id: ExtentId) {
         let state = &mut self.state[id.index()];
         if matches!(*state, Pin::Here | Pin::Failed) {
+            self.failed -= usize::from(*state == Pin::Failed);
             *state = Pin::Missing;
             self.missing += 1;
             self.cursor = id.index();
@@ -287,13 +292,22 @@ impl Pinned {
     }
 
     fn forget_all(&mut self, here: usize) {
-        for state in &mut self.state {
-            if matches!(*state, Pin::Here | Pin::Failed) {
-                *state = Pin::Missing;
-                self.missing += 1;
-            }
-        }
+        self.forget_if(|state| matches!(state, Pin::Here | Pin::Failed));
         self.cursor = here;
+    }
+
+    fn forget_failed(&mut self) {
+        if self.failed > 0 {
+            self.forget_if(|state| state == Pin::Failed);
+        }
+    }
+
+    fn forget_if(&mut self, is_gone: impl Fn(Pin) -> bool) {
+        for state in self.state.iter_mut().filter(|state| is_gone(**state)) {
+            self.missing += 1;
+            self.failed -= usize::from(*state == Pin::Failed);
+            *state = Pin::Missing;
+        }
     }
 }
 

@@ -18,8 +18,9 @@ use crate::error::ResidencyError;
 use crate::extent::{Extent, ExtentId, SourceId};
 use crate::mapped::byte_range;
 use crate::plan::{PinnedIn, Placement, Plan, Streaming};
+use crate::pressure;
 use crate::ring::SlotId;
-use crate::rows::RowReader;
+use crate::rows::{RowReader, copy_rows};
 use crate::schedule::Wanted;
 use crate::stats::{PassStats, StoreStats};
 use crate::touch::Touches;
@@ -72,6 +73,10 @@ pub struct StoreOptions {
     pub keep: Keep,
     /// A read that takes longer than this is an error.
     pub deadline: Duration,
+    /// What the process may take in all, these weights included. Where a memory group's limit leaves no room for
+    /// that beside pages of the files that an earlier plan left in the page cache, those go; `None` leaves
+    /// them alone.
+    pub budget_bytes: Option<u64>,
     /// How often the files are looked at for changes, at most one `fstat` each.
     pub check_interval: Duration,
 }
@@ -83,6 +88,7 @@ impl Default for StoreOptions {
             piece_bytes: 4 << 20,
             keep: Keep::Watch,
             deadline: Duration::from_secs(30),
+            budget_bytes: None,
             check_interval: Duration::from_millis(250),
         }
     }
@@ -114,6 +120,8 @@ pub struct Store {
     rows: RefCell<Option<RowReader>>,
     /// Pinned extents are all there and nothing is streamed: the driver has nothing to do.
     settled: Cell<bool>,
+    /// The process goes on when the store is gone.
+    leaves: Cell<bool>,
     checked: Cell<Instant>,
     pub(crate) pass: RefCell<PassStats>,
     stats: Cell<StoreStats>,
@@ -152,6 +160,10 @@ impl Store {
                 _ => Residence::Elsewhere,
             })
             .collect();
+        if let Some(budget) = options.budget_bytes {
+            // Without it the limit is met, and the kernel makes room.
+            let _ = pressure::make_room(&sources, &plan, budget);
+        }
         let driver = Driver::open(&sources, &plan, &options)?;
         Ok(Store {
             plan,
@@ -161,6 +173,7 @@ impl Store {
             driver: RefCell::new(driver),
             rows: RefCell::new(None),
             settled: Cell::new(false),
+            leaves: Cell::new(false),
             checked: Cell::new(Instant::now()),
             pass: RefCell::default(),
             stats: Cell::default(),
@@ -168,6 +181,13 @@ impl Store {
             touches: RefCell::new(None),
             board: Arc::default(),
         })
+    }
+
+    /// The process goes on without this model. What is pinned stays in the page cache, for whoever comes back to
+    /// it; but where a memory group's limit has no room for another of the same budget beside it, it goes when the
+    /// store is dropped.
+    pub fn leave(&self) {
+        self.leaves.set(true);
     }
 
     /// Notes on `board` where extents are from now on. What was brought in before is not on it, so
@@ -213,10 +233,7 @@ impl Store {
         self.pass_began.set(Some(Instant::now()));
         let mut driver = self.driver.borrow_mut();
         self.reload_if_lost(&mut driver);
-        driver.schedule.begin_pass(skipped);
-        if let Some(experts) = &mut driver.experts {
-            experts.begin_pass(tokens);
-        }
+        driver.begin_pass(self, tokens, skipped);
         self.advance(&mut driver);
         Ok(())
     }
@@ -348,13 +365,18 @@ impl Store {
             }
         };
         if waited {
-            let mut pass = self.pass.borrow_mut();
-            let waited = begin.elapsed();
-            self.board.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
-            pass.wait_s += waited.as_secs_f64();
-            pass.waits += 1;
+            self.note_wait(begin);
         }
         Ok(tile)
+    }
+
+    /// Notes a wait for the disk that has ended now.
+    pub(crate) fn note_wait(&self, begin: Instant) {
+        let waited = begin.elapsed();
+        self.board.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+        let mut pass = self.pass.borrow_mut();
+        pass.wait_s += waited.as_secs_f64();
+        pass.waits += 1;
     }
 
     /// Makes progress towards an extent: what can be done at once, else sleeps until something
@@ -531,24 +553,11 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.driver.get_mut().close(&self.plan);
+        if let (true, Some(budget)) = (self.leaves.get(), self.options.budget_bytes) {
+            // As in `open`.
+            let _ = pressure::leave_room(&self.sources, &self.plan, budget);
+        }
     }
-}
-
-/// Rows out of a mapping in which everything may stay.
-fn copy_rows(
-    mapping: &Mapping,
-    offsets: &[u64],
-    row_bytes: usize,
-    out: &mut [u8],
-) -> Result<(), ResidencyError> {
-    for (offset, row) in offsets.iter().zip(out.chunks_exact_mut(row_bytes)) {
-        // The caller has checked the end against the file, and the mapping is as long.
-        let start = usize::try_from(*offset).unwrap_or(usize::MAX);
-        let range = start..start.saturating_add(row_bytes);
-        mapping.populate(range.clone()).map_err(ResidencyError::Rows)?;
-        row.copy_from_slice(mapping.bytes(range).map_err(ResidencyError::Rows)?);
-    }
-    Ok(())
 }
 
 enum TileBytes<'a> {

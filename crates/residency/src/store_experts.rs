@@ -138,8 +138,7 @@ impl Store {
                 Standing::Held(_) => return Err(ResidencyError::Held { id: x.id }),
                 Standing::Failed(slot) => {
                     experts.cache().forget_failed(slot);
-                    let _ = driver.drop_unit(&self.plan, unit);
-                    return Err(driver.take_unit_error(&self.plan, unit));
+                    return Err(driver.take_unit_error(self, unit));
                 }
                 Standing::Absent if experts.cache().is_exhausted(unit) => {
                     let slots = self.plan.experts.slots;
@@ -159,9 +158,7 @@ impl Store {
             }
         };
         if waited {
-            let mut pass = self.pass.borrow_mut();
-            pass.wait_s += begin.elapsed().as_secs_f64();
-            pass.waits += 1;
+            self.note_wait(begin);
         }
         Ok(slot)
     }

@@ -93,12 +93,17 @@ fn child() {
     let bytes = std::env::var("LOWTIDE_CHARGE_BYTES").unwrap().parse().unwrap();
     fs::write(group.join("cgroup.procs"), "0").unwrap();
     let model = Model { path, bytes };
-    let plan = model.plan(BUDGET, kind);
-    let store = Store::open(vec![model.source()], plan, StoreOptions::default()).unwrap();
-    for _ in 0..4 {
-        store.begin_pass(|_| false).unwrap();
-        tiles(&store).into_iter().for_each(|id| check(&store, id));
-        store.end_pass().unwrap();
+    // Each plan pins others, and what the one before has pinned is still cached.
+    for weights in [BUDGET, BUDGET * 2 / 3, BUDGET] {
+        let options =
+            StoreOptions { budget_bytes: Some(BUDGET + PROCESS_BYTES), ..StoreOptions::default() };
+        let plan = model.plan(weights, kind);
+        let store = Store::open(vec![model.source()], plan, options).unwrap();
+        for _ in 0..4 {
+            store.begin_pass(|_| false).unwrap();
+            tiles(&store).into_iter().for_each(|id| check(&store, id));
+            store.end_pass().unwrap();
+        }
     }
     let rss = lowtide_mapping::ProcessMemory::read().unwrap();
     // The program's own file pages are not charged here but are in RSS.

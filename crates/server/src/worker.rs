@@ -131,7 +131,9 @@ impl Worker {
         if self.active.as_ref().is_some_and(|active| &*active.face.id == name) {
             return Ok(());
         }
-        self.active = None;
+        if let Some(active) = self.active.take() {
+            active.engine.store().leave();
+        }
         self.shared.set_face(None);
         self.shared.set_model_lost(false);
         let engine = (self.loader)(name).map_err(|error| {

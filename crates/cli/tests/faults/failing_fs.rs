@@ -61,6 +61,11 @@ impl FailingFs {
         }
     }
 
+    /// From now on every read gets its bytes again.
+    pub fn heal(&self) {
+        *self.answer.lock().unwrap() = Answer::Bytes;
+    }
+
     /// From now on no read is answered, until reads fail.
     pub fn hang(&self) {
         *self.answer.lock().unwrap() = Answer::Silence(Vec::new());

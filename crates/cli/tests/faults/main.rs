@@ -12,9 +12,11 @@ use std::process::{Child, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::serving::Server;
 use common::{Folder, Ran, assert_error, lowtide, ran};
 use failing_fs::FailingFs;
 use lowtide_bench::synth::{self, Mix, Shape, Spec};
+use serde_json::json;
 
 /// Well below the file's size, so that most of it is read again for every token.
 const STREAMED: &str = "72MB";
@@ -123,6 +125,40 @@ fn failing_disk_is_an_error(model: impl Fn(&Folder) -> PathBuf) {
             let Some(fs) = FailingFs::mount(&file, &at) else { return Duration::ZERO };
             fails(&at.join(failing_fs::NAME), &options, || fs.fail())
         });
+    }
+}
+
+/// A server whose disk was ill for a moment answers as before: no request pays for the failure of another.
+#[test]
+fn a_disk_that_is_well_again_fails_no_more() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (model, io) in [model, mixture].into_iter().flat_map(|m| [(m, "direct"), (m, "mapped")]) {
+        let folder = Folder::new();
+        let file = model(&folder);
+        let at = folder.join("mounted");
+        std::fs::create_dir_all(&at).unwrap();
+        let Some(fs) = FailingFs::mount(&file, &at) else { return };
+        let mut command = lowtide(folder.path());
+        command.arg("serve").arg(at.join(failing_fs::NAME)).args(["--port", "0", "--threads", "1"]);
+        command.args(["--io", io, "--memory", "90MB", "--ctx", "400"]);
+        let server = Server::run(command, folder);
+        let body = json!({ "prompt": [5, 6, 7, 8], "max_tokens": 3, "ignore_eos": true, "temperature": 0 });
+        let ask = || server.post("/v1/completions", &body);
+        let (status, before) = ask();
+        assert_eq!(status, 200, "{io}: {before}");
+        for _ in 0..3 {
+            fs.fail();
+            let (status, answer) = ask();
+            assert!(status >= 500, "{io}: {status} {answer}");
+            fs.heal();
+            for _ in 0..3 {
+                let (status, answer) = ask();
+                assert_eq!(status, 200, "{io}: {answer}");
+                assert_eq!(answer["choices"], before["choices"], "{io}");
+            }
+        }
+        drop(server);
+        drop(fs);
     }
 }
 

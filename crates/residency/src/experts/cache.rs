@@ -301,6 +301,12 @@ impl ExpertCache {
         }
     }
 
+    /// The same for one whose failure nobody was told of, if there is any.
+    pub(super) fn forget_untold(&mut self) -> Option<UnitId> {
+        let slot = self.slots.iter().position(|s| matches!(s, Slot::Failed(_)))?;
+        self.vacate(slot).map(UnitId)
+    }
+
     /// Takes a ready unit into use.
     pub fn hold(&mut self, slot: SlotId) -> bool {
         let s = &mut self.slots[slot.0 as usize];

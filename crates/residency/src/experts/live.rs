@@ -63,7 +63,7 @@ pub(crate) struct Met {
 pub(crate) enum Outcome {
     #[default]
     Read,
-    /// It was a guess, which nobody needed before it began.
+    /// It was a guess, which nobody needed before it began; or another slice failed for a pass that has ended.
     Withdrawn,
     Failed,
 }
@@ -159,11 +159,22 @@ impl LiveExperts {
         }
     }
 
+    /// What failed in the last pass does not fail this one: [`LiveExperts::forget_failure`] comes before.
     pub fn begin_pass(&mut self, tokens: u32) {
+        for arriving in self.arriving.iter_mut().filter(|a| a.to_come > 0) {
+            // The slot is free when the slices that are still under way have come back, not before.
+            arriving.worst = arriving.worst.min(Outcome::Withdrawn);
+        }
         self.cache.begin_pass(tokens);
         self.ghosts.iter_mut().for_each(|ghost| ghost.cache.begin_pass(tokens));
         self.demanded.clear();
         self.next = 0;
+    }
+
+    /// A unit that failed in the last pass, now absent. Call until it says `None`. All of its slices have
+    /// come back, so nothing lands in its slot any more.
+    pub fn forget_failure(&mut self) -> Option<UnitId> {
+        self.cache.forget_untold()
     }
 
     /// A layer needs these units, in this order.
