@@ -105,6 +105,32 @@ fn a_grammar_that_allows_nothing_is_told_so() {
 }
 
 #[test]
+fn calls_stand_in_a_whole_answer() {
+    let server = Server::start(&[]);
+    let properties = json!({ "a": { "enum": ["x"] } });
+    let parameters = json!({
+        "type": "object", "properties": properties, "required": ["a"], "additionalProperties": false,
+    });
+    let body = json!({
+        "messages": [{ "role": "user", "content": "hello" }], "n": 2, "tool_choice": "required",
+        "tools": [{ "type": "function", "function": { "name": "f", "parameters": parameters } }],
+        "max_tokens": 200, "logprobs": true,
+    });
+    let (status, answer) = server.post("/v1/chat/completions", &body);
+    assert_eq!(status, 200, "{answer}");
+    for choice in answer["choices"].as_array().unwrap() {
+        // A model that knows nothing may fill its tokens with the call's white space.
+        let reason = choice["finish_reason"].as_str().unwrap();
+        assert!(["tool_calls", "length"].contains(&reason), "{answer}");
+        let message = &choice["message"];
+        let call = &message["tool_calls"][0];
+        assert_eq!((&message["content"], &call["function"]["name"]), (&Value::Null, &json!("f")));
+        assert!(call["id"].as_str().unwrap().starts_with("call_"), "{answer}");
+        assert!(!choice["logprobs"]["content"].as_array().unwrap().is_empty(), "{answer}");
+    }
+}
+
+#[test]
 fn a_prompt_that_is_repeated_has_no_log_probabilities() {
     let server = Server::start(&[]);
     let ask = |more: Value| {
