@@ -175,6 +175,7 @@ struct Models {
     budget: BudgetOptions,
     sequences: Sequences,
     queue: usize,
+    tls: bool,
 }
 
 impl Models {
@@ -201,7 +202,8 @@ impl Models {
             None => Sequences::AtMost(PARALLEL_DEFAULT),
         };
         let (budget, queue) = (args.budget.clone(), usize::from(args.queue));
-        Ok(Self { paths, first, budget, sequences, queue })
+        let tls = args.tls_cert.is_some();
+        Ok(Self { paths, first, budget, sequences, queue, tls })
     }
 
     /// All names, the default first.
@@ -231,7 +233,8 @@ impl Models {
 
     /// What a server with such a budget takes beside the engine.
     fn reserved_bytes(&self, budget: u64) -> u64 {
-        Limits::for_budget(budget, self.queue).reserved_bytes()
+        let limits = Limits::for_budget(budget, self.queue);
+        Limits { tls: self.tls, ..limits }.reserved_bytes()
     }
 }
 
