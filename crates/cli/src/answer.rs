@@ -1,7 +1,5 @@
 //! One answer, as it comes: token after token from the engine, whole characters out.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -156,10 +154,10 @@ impl Answering<'_> {
     fn prefill(&mut self, prompt: &[u32]) -> Result<bool> {
         let waiting = Waiting::begin("reading the model");
         let mut tell = waiting.prompt_progress();
-        let flag = Arc::clone(self.stop.flag());
+        let mut goes_on = self.stop.goes_on();
         self.engine.set_progress(Some(Box::new(move |done, all| {
             tell(done, all);
-            !flag.load(Ordering::SeqCst)
+            goes_on()
         })));
         self.pass(prompt, true)
     }
@@ -171,9 +169,8 @@ impl Answering<'_> {
         text: &mut TextStream,
         emit: &mut Emit<'_>,
     ) -> Result<Finish> {
-        let flag = Arc::clone(self.stop.flag());
-        // Asked after each layer: a token of a model that is read from disk takes seconds.
-        self.engine.set_progress(Some(Box::new(move |_, _| !flag.load(Ordering::SeqCst))));
+        let mut goes_on = self.stop.goes_on();
+        self.engine.set_progress(Some(Box::new(move |_, _| goes_on())));
         let max_tokens = self.bounds.max_tokens.unwrap_or(usize::MAX);
         if max_tokens == 0 {
             return Ok(Finish::MaxTokens);

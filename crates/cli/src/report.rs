@@ -7,7 +7,7 @@ use lowtide_engine::{Budget, Engine};
 use serde::Serialize;
 
 use crate::human::{self, Align, Table};
-use crate::watch::Seen;
+use crate::watch::{Seen, is_charge_shared};
 
 /// The model that ran.
 #[derive(Serialize, Debug, Clone)]
@@ -432,7 +432,7 @@ fn memory_report(engine: &Engine, seen: &Seen) -> MemoryReport {
         rss_peak_bytes: seen.rss_peak_bytes,
         charge_bytes: seen.charge_bytes,
         charge_peak_bytes: seen.charge_peak_bytes,
-        charge_is_shared: seen.charge_is_shared,
+        charge_is_shared: is_charge_shared(),
         page_table_bytes: seen.page_table_bytes,
         minor_faults: seen.minor_faults,
         major_faults: seen.major_faults,

@@ -61,6 +61,13 @@ impl Interruptible {
         &self.stop
     }
 
+    /// For an engine, which asks after each layer whether to go on: a pass of a long prompt, or of a model that is
+    /// read from disk, takes seconds.
+    pub fn goes_on(&self) -> impl FnMut() -> bool + Send + use<> {
+        let flag = Arc::clone(&self.stop);
+        move || !flag.load(Ordering::SeqCst)
+    }
+
     /// Whether Ctrl-C was pressed since [`Interruptible::begin`].
     pub fn is_raised(&self) -> bool {
         self.stop.load(Ordering::SeqCst)

@@ -22,8 +22,6 @@ pub struct Seen {
     pub charge_bytes: Option<u64>,
     /// The highest charge since the watch began; `None` outside a group.
     pub charge_peak_bytes: Option<u64>,
-    /// Whether other processes are in the group, so that its charge is not this one's alone.
-    pub charge_is_shared: bool,
     /// Page tables now, in bytes.
     pub page_table_bytes: u64,
     /// Faults since the watch began that were served from memory.
@@ -73,7 +71,6 @@ impl Watch {
         let activity = ProcessActivity::read().unwrap_or_default().since(&self.start);
         let group = own_group();
         let charge_bytes = group.as_ref().and_then(|group| group.usage_bytes);
-        let charge_is_shared = group.as_ref().is_some_and(|group| !group.is_ours_alone());
         // Where the group's own peak has risen since the start, it rose during this run: then it
         // is exact, and the samples may have missed it.
         let risen = group
@@ -85,7 +82,6 @@ impl Watch {
             rss_peak_bytes: memory.rss_peak_bytes,
             charge_bytes,
             charge_peak_bytes: charge_bytes.map(|now| risen.unwrap_or(0).max(sampled).max(now)),
-            charge_is_shared,
             page_table_bytes: memory.page_table_bytes,
             minor_faults: activity.minor_faults,
             major_faults: activity.major_faults,
@@ -102,6 +98,11 @@ impl Drop for Watch {
             let _ = sampler.join();
         }
     }
+}
+
+/// Whether other processes are in the group, so that its charge is not this one's alone.
+pub fn is_charge_shared() -> bool {
+    own_group().is_some_and(|group| !group.is_ours_alone())
 }
 
 /// The group this process is charged to. The root group is none: its charge is the machine's.

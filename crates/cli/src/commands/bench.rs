@@ -2,7 +2,6 @@
 //! common.
 
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -97,9 +96,8 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let mut loaded = opened.load(&args.budget, expected)?;
     let model = model_name(&loaded);
     let stop = Interruptible::begin();
-    let flag = stop.flag().clone();
-    // Between layers: a pass of a long prompt takes long.
-    loaded.engine.set_progress(Some(Box::new(move |_, _| !flag.load(Ordering::SeqCst))));
+    let mut goes_on = stop.goes_on();
+    loaded.engine.set_progress(Some(Box::new(move |_, _| goes_on())));
     let steps = Steps::begin("measuring");
     let mut rows = Vec::with_capacity(tests.len());
     for (i, test) in tests.iter().enumerate() {

@@ -117,11 +117,8 @@ fn run(
     save: Option<&mut dyn Write>,
 ) -> Result<Perplexity> {
     let stop = Interruptible::begin();
-    let flag = stop.flag().clone();
-    // Between batches: a chunk of a large model takes long.
-    loaded
-        .engine
-        .set_progress(Some(Box::new(move |_, _| !flag.load(std::sync::atomic::Ordering::SeqCst))));
+    let mut goes_on = stop.goes_on();
+    loaded.engine.set_progress(Some(Box::new(move |_, _| goes_on())));
     let options = PerplexityOptions { context, chunks_max: chunks.map(|n| n as usize) };
     let steps = Steps::begin("chunks");
     let scored = score(

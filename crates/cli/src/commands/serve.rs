@@ -7,14 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use lowtide_engine::{Engine, Error, LoadOptions, MemoryLimit, Model, Sequences, plan};
+use lowtide_engine::{Engine, Forecaster, LoadOptions, Model, Sequences};
 use lowtide_mapping::MemoryLimits;
 use lowtide_server::{ApiKey, Config, Limits, ServeError, Server, Tls, Walls, check_exposure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{BudgetOptions, Memory, ServeArgs};
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING, one_line};
-use crate::load::{self, Expected};
+use crate::load::{self, Expected, Phase};
 use crate::prompt::Dialogue;
 use crate::signals::Interruptible;
 use crate::store::Store;
@@ -162,12 +162,6 @@ fn limits(args: &ServeArgs) -> Result<Limits> {
     Ok(limits)
 }
 
-/// The floor is found to within so many bytes, less than what a refusal rounds up.
-const FLOOR_STEP: u64 = 250_000;
-
-/// No budget is larger.
-const FLOOR_MAX: u64 = 1 << 50;
-
 /// The models there are, and how they are loaded.
 struct Models {
     paths: BTreeMap<String, OsString>,
@@ -223,12 +217,29 @@ impl Models {
         let expected = Expected { caller_bytes, ..Expected::default() };
         let mut options =
             LoadOptions { sequences: self.sequences, ..load::options(&self.budget, expected) };
-        if let Memory::Bytes(budget) = self.budget.memory {
-            let rest = Limits::grammar_bytes(vocabulary);
-            let of_caller = |budget| self.reserved_bytes(budget) + rest;
-            options.caller_bytes = caller_bytes_shown(&opened.model, &options, budget, of_caller);
+        let loaded = load::engine(opened.model, &self.budget, options);
+        if let (Err(_), Memory::Bytes(_)) = (&loaded, self.budget.memory) {
+            // What the server takes grows with the budget: a refusal is to name one that is not refused again.
+            let model = load::open(path, &self.budget)?.model;
+            options.caller_bytes = self.caller_bytes_at_floor(&model, options)?;
+            return load::engine(model, &self.budget, options);
         }
-        load::engine(opened.model, &self.budget, options)
+        loaded
+    }
+
+    /// What is claimed beside the engine with the smallest budget that runs, if that is more than with this one.
+    fn caller_bytes_at_floor(&self, model: &Model, mut options: LoadOptions) -> Result<u64> {
+        let grammars = Limits::grammar_bytes(model.tokenizer().vocab_size());
+        loop {
+            let floor = Forecaster::new(model, &options).and_then(|of| of.floor_bytes());
+            let floor = floor.map_err(|error| load::failure(&error, Phase::Opening))?;
+            let wanted = self.reserved_bytes(floor) + grammars;
+            // By less each time: the server takes a small part of the budget.
+            if wanted <= options.caller_bytes {
+                return Ok(options.caller_bytes);
+            }
+            options.caller_bytes = wanted;
+        }
     }
 
     /// What a server with such a budget takes beside the engine.
@@ -236,38 +247,6 @@ impl Models {
         let limits = Limits::for_budget(budget, self.queue);
         Limits { tls: self.tls, ..limits }.reserved_bytes()
     }
-}
-
-/// What is claimed beside the engine: `options.caller_bytes` where `budget` is enough, else as much as will be with the
-/// smallest one that is. It grows with the budget, and the refusal is to name a budget that is not refused again.
-fn caller_bytes_shown(
-    model: &Model,
-    options: &LoadOptions,
-    budget: u64,
-    of_caller: impl Fn(u64) -> u64,
-) -> u64 {
-    let runs = |budget: u64, caller_bytes: u64| {
-        let memory = MemoryLimit::Bytes(budget);
-        !matches!(
-            plan(model, &LoadOptions { memory, caller_bytes, ..*options }),
-            Err(Error::Budget(_))
-        )
-    };
-    if runs(budget, options.caller_bytes) {
-        return options.caller_bytes;
-    }
-    let (mut low, mut high) = (budget, budget.max(FLOOR_STEP));
-    while !runs(high, of_caller(high)) {
-        if high > FLOOR_MAX {
-            return options.caller_bytes;
-        }
-        (low, high) = (high, 2 * high);
-    }
-    while high - low > FLOOR_STEP {
-        let middle = low.midpoint(high);
-        if runs(middle, of_caller(middle)) { high = middle } else { low = middle }
-    }
-    of_caller(high)
 }
 
 impl Models {
