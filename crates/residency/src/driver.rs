@@ -159,8 +159,8 @@ impl Driver {
         true
     }
 
-    /// A pass begins. What failed, failed for the last one: the disk may be well again, and if it is not,
-    /// this pass finds out by itself.
+    /// A pass begins. What failed, or fails of what is under way, failed for the last one: the disk may be well again,
+    /// and if it is not, this pass finds out by itself.
     pub fn begin_pass(&mut self, store: &Store, tokens: u32, skipped: impl Fn(ExtentId) -> bool) {
         // Since the last pass nobody has looked at what came back.
         self.take_arrivals(store);
@@ -394,8 +394,9 @@ impl Driver {
 
     fn fail(&mut self, store: &Store, x: &Extent, issue: Issue, error: ResidencyError) {
         store.board.set(x.id, Whereabouts::Disk);
-        self.errors.insert(x.id, error);
-        self.schedule.completed(issue, false);
+        if self.schedule.completed(issue, false) {
+            self.errors.insert(x.id, error);
+        }
     }
 
     fn settle_direct(&mut self, store: &Store, arrival: Arrival) {

@@ -51,6 +51,33 @@ fn tiles_that_failed_are_read_again_by_the_next_pass() {
     assert!(schedule.pinned_complete());
 }
 
+/// What is still with the disk when a pass begins may have failed before: it is read again, and fails once only.
+#[test]
+fn tiles_that_were_under_way_are_read_again() {
+    let mut x = Extents::new();
+    for i in 0..40 {
+        x.push(SourceId(0), i * MIB, MIB, Use::Tile).unwrap();
+    }
+    let plan = plan(&x, 20 * MIB);
+    let mut schedule = Schedule::new(&plan, Depth { slots: 64, pinned: 64, shared: false });
+    schedule.begin_pass(|_| false);
+    let under_way = issues(&mut schedule);
+    schedule.begin_pass(|_| false);
+    for &issue in &under_way {
+        assert!(!schedule.completed(issue, false), "nobody is told");
+    }
+    let mut again = issues(&mut schedule);
+    let by_extent = |issue: &Issue| issue.extent;
+    again.sort_by_key(by_extent);
+    let mut before = under_way.clone();
+    before.sort_by_key(by_extent);
+    assert_eq!(
+        again.iter().map(by_extent).collect::<Vec<_>>(),
+        before.iter().map(by_extent).collect::<Vec<_>>()
+    );
+    assert!(again.iter().all(|&issue| schedule.completed(issue, false)), "the disk is still ill");
+}
+
 /// A cache of two slots, as at the floor, and its first units.
 fn floor_cache() -> (LiveExperts, [UnitId; 3]) {
     let mut x = Extents::new();
@@ -110,6 +137,19 @@ fn a_slot_is_not_free_before_its_last_slice_has_come_back() {
     experts.slice_done(slot, Outcome::Read);
     assert!(experts.slice_done(slot, Outcome::Read).forgotten);
     assert_eq!(experts.next_fetch().map(|fetch| fetch.unit), Some(unit), "read anew");
+    come(&mut experts, slot, Outcome::Failed);
+    assert!(matches!(experts.standing(unit), Standing::Failed(_)), "the disk is still ill");
+}
+
+#[test]
+fn an_expert_that_was_under_way_is_read_again() {
+    let (mut experts, [unit, ..]) = floor_cache();
+    begin_pass(&mut experts);
+    let slot = fetch(&mut experts, unit).unwrap().claim.slot;
+    begin_pass(&mut experts);
+    assert!(fetch(&mut experts, unit).is_none(), "it is on its way");
+    come(&mut experts, slot, Outcome::Failed);
+    assert_eq!(experts.next_fetch().map(|fetch| fetch.unit), Some(unit));
     come(&mut experts, slot, Outcome::Failed);
     assert!(matches!(experts.standing(unit), Standing::Failed(_)), "the disk is still ill");
 }

@@ -69,6 +69,10 @@ pub struct Schedule {
     pinned_under_way: u32,
     /// The extent after the last one acquired.
     position: usize,
+    /// Passes begun.
+    pass: u32,
+    /// The pass in which each extent's last read was begun.
+    begun: Vec<u32>,
 }
 
 impl Schedule {
@@ -83,6 +87,8 @@ impl Schedule {
             ring: Ring::new(tiles, plan.slots),
             streamed: plan.streamed().to_vec(),
             pinned: Pinned::new(&placement),
+            pass: 0,
+            begun: vec![0; placement.len()],
             placement,
             depth,
             slots_under_way: 0,
@@ -103,6 +109,7 @@ impl Schedule {
         let streamed = &self.streamed;
         self.ring.begin_pass(|i| streamed.get(i as usize).is_some_and(|&id| skipped(id)));
         self.pinned.forget_failed();
+        self.pass = self.pass.wrapping_add(1);
         self.position = 0;
     }
 
@@ -124,15 +131,17 @@ impl Schedule {
             (tile, None) => tile.is_some(),
             (None, Some(_)) => false,
         };
-        if streamed_first {
+        let issue = if streamed_first {
             let fill = self.ring.next_fill()?;
             self.slots_under_way += 1;
-            Some(Issue { extent: tile?, to: Destination::Slot(fill.slot) })
+            Issue { extent: tile?, to: Destination::Slot(fill.slot) }
         } else {
             let extent = self.pinned.take()?;
             self.pinned_under_way += 1;
-            Some(Issue { extent, to: Destination::Pinned })
-        }
+            Issue { extent, to: Destination::Pinned }
+        };
+        self.begun[issue.extent.index()] = self.pass;
+        Some(issue)
     }
 
     /// Extents between here and that one, along the order of use and around its end.
@@ -141,8 +150,9 @@ impl Schedule {
         (id.index() + n - self.position % n) % n
     }
 
-    /// A read has come back.
-    pub fn completed(&mut self, issue: Issue, ok: bool) {
+    /// A read has come back. True if it failed and whoever wants the extent is told: what was begun before this
+    /// pass may have failed before it as well, and is read again instead.
+    pub fn completed(&mut self, issue: Issue, ok: bool) -> bool {
         match issue.to {
             Destination::Slot(slot) => {
                 self.slots_under_way = self.slots_under_way.saturating_sub(1);
@@ -155,6 +165,11 @@ impl Schedule {
             // Experts are not on this schedule: nobody knows their order.
             Destination::Expert(_) => {}
         }
+        let is_told = self.begun[issue.extent.index()] == self.pass;
+        if !ok && !is_told {
+            self.retry(issue.extent, issue.to);
+        }
+        !ok && is_told
     }
 
     /// Says that `id` is used next, and how it stands.

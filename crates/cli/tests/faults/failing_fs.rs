@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -32,7 +32,16 @@ enum Answer {
 /// A mounted file system; gone when dropped.
 pub struct FailingFs {
     answer: Arc<Mutex<Answer>>,
+    at: PathBuf,
     _session: BackgroundSession,
+}
+
+/// The kernel takes a process's ring of reads apart after the process has ended, and until then the mount is busy: it is
+/// taken out of the tree at once, and goes with its last user.
+impl Drop for FailingFs {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.at, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 impl FailingFs {
@@ -45,7 +54,7 @@ impl FailingFs {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::RO, MountOption::FSName("failing".to_owned())];
         match fuser::spawn_mount(fs, at, &config) {
-            Ok(session) => Some(Self { answer, _session: session }),
+            Ok(session) => Some(Self { answer, at: at.to_owned(), _session: session }),
             Err(error) => {
                 println!("not run: FUSE cannot be mounted here: {error}");
                 None

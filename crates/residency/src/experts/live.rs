@@ -63,7 +63,7 @@ pub(crate) struct Met {
 pub(crate) enum Outcome {
     #[default]
     Read,
-    /// It was a guess, which nobody needed before it began; or another slice failed for a pass that has ended.
+    /// It was a guess, which nobody needed before it began; or it failed for a pass that has ended.
     Withdrawn,
     Failed,
 }
@@ -84,6 +84,8 @@ struct Arriving {
     to_come: u8,
     worst: Outcome,
     is_guess: bool,
+    /// It was begun for a pass that has ended.
+    is_stale: bool,
 }
 
 /// Whether guesses pay: at least half of them have to be right, or the disk reads more for nothing than
@@ -164,6 +166,7 @@ impl LiveExperts {
         for arriving in self.arriving.iter_mut().filter(|a| a.to_come > 0) {
             // The slot is free when the slices that are still under way have come back, not before.
             arriving.worst = arriving.worst.min(Outcome::Withdrawn);
+            arriving.is_stale = true;
         }
         self.cache.begin_pass(tokens);
         self.ghosts.iter_mut().for_each(|ghost| ghost.cache.begin_pass(tokens));
@@ -288,16 +291,20 @@ impl LiveExperts {
 
     fn begin(&mut self, slot: SlotId, is_guess: bool) {
         let to_come = UNIT_SLICES as u8;
-        self.arriving[slot.0 as usize] = Arriving { to_come, worst: Outcome::Read, is_guess };
+        self.arriving[slot.0 as usize] = Arriving { to_come, is_guess, ..Arriving::default() };
         self.loading += 1;
     }
 
     /// A slice has come back.
     pub fn slice_done(&mut self, slot: SlotId, outcome: Outcome) -> Came {
         let arriving = &mut self.arriving[slot.0 as usize];
-        arriving.worst = arriving.worst.max(outcome);
+        // Of what a pass that has ended began, this one is not told: it asks again.
+        let most = if arriving.is_stale { Outcome::Withdrawn } else { Outcome::Failed };
+        arriving.worst = arriving.worst.max(outcome.min(most));
         arriving.to_come = arriving.to_come.saturating_sub(1);
-        let Arriving { to_come: 0, worst, is_guess } = *arriving else { return Came::default() };
+        let Arriving { to_come: 0, worst, is_guess, .. } = *arriving else {
+            return Came::default();
+        };
         self.loading = self.loading.saturating_sub(1);
         let unasked = self.cache.is_unasked(slot);
         self.cache.filled(slot, worst == Outcome::Read);
