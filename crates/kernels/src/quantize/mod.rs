@@ -1,13 +1,16 @@
 //! Activations as matrix products take them: 8-bit codes with a scale per 32 values, or floats.
 //!
 //! A block of 32 values of one token becomes
-//! - `amax`, the largest magnitude; codes `q = round_half_even(y)` of `y = x * (127 / amax)`, which lie in -127..=127;
+//! - `amax`, the largest magnitude, and `y = x * (127 / amax)`;
+//! - codes `q = round_half_even(y * r)`, which lie in -127..=127, with that one of four ratios `r` ([`LARGEST`]` / 127`) that
+//!   leaves the least `|y * r - q|^2 / r^2`, the first of equals: 10 to 13 % less than the first alone (heavy-tailed to
+//!   normal values), as which of them happen to lie near a code changes with the ratio;
 //! - the scale `d = amax / 127 * (y.q / q.q)`: of all scales the one that leaves the least squared error with these
-//!   codes. `amax / 127` itself leaves 1/32 more on the average, as one of 32 directions of the error is taken out;
+//!   codes. `amax / (127 r)` itself leaves 1/32 more on the average, as one of 32 directions of the error is taken out;
 //! - the sums of the first and the last 16 codes, and `s = d * (sum of all codes)`.
 //!
-//! `y.q` is a sum of floats, so its order is part of the definition: eight lanes, lane `l` over `y[l + 8 i] * q[l + 8 i]`
-//! with `i` rising, products rounded; then lanes `l` and `l + 4`, and of those four the neighbours, twice.
+//! `y.q` and the sum of squares are sums of floats, so their order is part of the definition: eight lanes, lane `l` over the
+//! values `l + 8 i` with `i` rising, products rounded; then lanes `l` and `l + 4`, and of those four the neighbours, twice.
 //!
 //! If `amax` is below 2^-119, the block counts as zero (127 / amax would overflow). If a value is
 //! infinite or no number, `d` is NaN and the codes are 0, so that every product with the block is NaN:
@@ -30,6 +33,22 @@ pub const BLOCK: usize = 32;
 
 /// Float columns are padded with zeros to a multiple of this many values.
 pub const LANES: usize = 16;
+
+/// The code that the largest magnitude of a block gets, in the order in which they are tried. Whole numbers, as then it
+/// is met exactly; the next four would lower the error by 5 % more and cost as much again.
+const LARGEST: [f32; 4] = [127.0, 126.0, 124.0, 121.0];
+
+/// `r`: [`LARGEST`] as a factor of what is 127 at most.
+const RATIOS: [f32; 4] =
+    [1.0, LARGEST[1] / LARGEST[0], LARGEST[2] / LARGEST[0], LARGEST[3] / LARGEST[0]];
+
+/// `1 / r^2`.
+const WEIGHTS: [f32; 4] = [
+    1.0,
+    1.0 / (RATIOS[1] * RATIOS[1]),
+    1.0 / (RATIOS[2] * RATIOS[2]),
+    1.0 / (RATIOS[3] * RATIOS[3]),
+];
 
 /// Magnitudes below 2^-119 quantise to zero.
 const AMAX_MIN: f32 = f32::from_bits((127 - 119) << 23);
@@ -295,40 +314,57 @@ fn quantize(isa: Isa, x: &[f32], blocks: &mut [XBlock]) {
 fn quantize_block(x: &[f32; BLOCK]) -> XBlock {
     // Magnitudes compare like their bits, and NaN is larger than everything.
     let amax = x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
-    let Some((d, inverse)) = scales(amax) else {
-        return XBlock::new(f32::NAN, [0; BLOCK]);
-    };
+    let amax = f32::from_bits(amax);
+    if let Some(block) = unusual(amax) {
+        return block;
+    }
+    let inverse = 127.0 / amax;
     let y = x.map(|x| x * inverse);
-    let codes = y.map(|y| y.round_ties_even() as i8);
-    let mut lanes = [0.0f32; 8];
-    for (y, codes) in y.as_chunks::<8>().0.iter().zip(codes.as_chunks::<8>().0) {
-        for ((lane, y), &code) in lanes.iter_mut().zip(y).zip(codes) {
-            *lane += y * f32::from(code);
+    let ratio = best_ratio(RATIOS.map(|ratio| {
+        sum_by_lanes(&y.map(|y| {
+            let left = y * ratio - (y * ratio).round_ties_even();
+            left * left
+        }))
+    }));
+    let codes = y.map(|y| (y * ratio).round_ties_even() as i8);
+    let dot = sum_by_lanes(&std::array::from_fn(|i| y[i] * f32::from(codes[i])));
+    let squares = codes.iter().map(|&c| i32::from(c) * i32::from(c)).sum();
+    XBlock::new(best_scale(amax, dot, squares), codes)
+}
+
+fn sum_by_lanes(x: &[f32; BLOCK]) -> f32 {
+    let mut lanes = [0.0; 8];
+    for x in x.as_chunks::<8>().0 {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane += x;
         }
     }
     let fours: [f32; 4] = std::array::from_fn(|l| lanes[l] + lanes[l + 4]);
-    let dot = (fours[0] + fours[1]) + (fours[2] + fours[3]);
-    let squares = codes.iter().map(|&c| i32::from(c) * i32::from(c)).sum();
-    XBlock::new(best_scale(d, dot, squares), codes)
+    (fours[0] + fours[1]) + (fours[2] + fours[3])
 }
 
-/// The scale with the least squared error: `y . q` and `q . q` are of codes and of what they were rounded from, in units of `d`.
+/// The ratio that leaves the least, given the sums of squares that each leaves in units of its own codes.
 #[inline]
-fn best_scale(d: f32, dot: f32, squares: i32) -> f32 {
-    // A block that counts as zero has no codes. The sum of squares is below 2^19, so it is exact.
-    if squares == 0 { d } else { d * (dot / squares as f32) }
+fn best_ratio(left: [f32; 4]) -> f32 {
+    let left: [f32; 4] = std::array::from_fn(|i| left[i] * WEIGHTS[i]);
+    RATIOS[(1..4).fold(0, |best, i| if left[i] < left[best] { i } else { best })]
 }
 
-/// `d` and `1 / d` for the bits of the largest magnitude; `None` if that is not finite.
+/// The scale with the least squared error, for `y . q` and `q . q`; the latter is below 2^19, so exact as a float.
 #[inline]
-fn scales(amax_bits: u32) -> Option<(f32, f32)> {
-    let amax = f32::from_bits(amax_bits);
+fn best_scale(amax: f32, dot: f32, squares: i32) -> f32 {
+    amax / 127.0 * (dot / squares as f32)
+}
+
+/// The block of values whose largest magnitude is not finite, or counts as zero.
+#[inline]
+fn unusual(amax: f32) -> Option<XBlock> {
     if !amax.is_finite() {
-        None
+        Some(XBlock { d: f32::NAN, s: f32::NAN, ..XBlock::default() })
     } else if amax < AMAX_MIN {
-        Some((0.0, 0.0))
+        Some(XBlock::default())
     } else {
-        Some((amax / 127.0, 127.0 / amax))
+        None
     }
 }
 

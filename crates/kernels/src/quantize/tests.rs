@@ -52,7 +52,9 @@ fn scalar_follows_the_definition() {
             assert_eq!(block, XBlock { d: 0.0, ..XBlock::default() });
             continue;
         }
-        let step = f64::from(amax) / 127.0;
+        let largest = codes.iter().map(|c| c.unsigned_abs()).max().unwrap();
+        assert!([127, 126, 124, 121].contains(&largest) && !codes.contains(&-128), "{largest}");
+        let step = f64::from(amax) / f64::from(largest);
         for (x, code) in x.iter().zip(codes) {
             let error = (f64::from(*x) - step * f64::from(code)).abs();
             assert!(error <= 0.5001 * step, "{x} became {code} * {step}");
@@ -66,7 +68,14 @@ fn scalar_follows_the_definition() {
         let near = [step, d + spacing, d - spacing].map(left).into_iter().fold(f64::MAX, f64::min);
         assert!(left(d) <= near + 1e-9 * f64::from(amax).powi(2), "{d} is not the best scale");
         assert!((d / step - 1.0).abs() < 0.011 || amax < 1e-30, "{d} is far from {step}");
-        assert!(codes.iter().any(|c| c.unsigned_abs() == 127) && !codes.contains(&-128));
+        // Nor do the codes of another ratio, each with its own step.
+        let left_by = |largest: u8| -> f64 {
+            let step = f64::from(amax) / f64::from(largest);
+            let left = |x: &f32| f64::from(*x) - step * (f64::from(*x) / step).round_ties_even();
+            x.iter().map(|x| left(x).powi(2)).sum()
+        };
+        let best = [127, 126, 124, 121].map(left_by).into_iter().fold(f64::MAX, f64::min);
+        assert!(left_by(largest) <= best + 0.001 * step.powi(2), "{largest} is not the best");
         let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
         assert_eq!(i32::from(block.sums as i16), sum(&codes[..16]));
         assert_eq!(block.sums >> 16, sum(&codes[16..]));
