@@ -154,6 +154,7 @@ impl ModelConfig {
             sliding_layers,
         };
         config.check(&keys)?;
+        config.check_unread(&keys)?;
         Ok(config)
     }
 
@@ -165,6 +166,40 @@ impl ModelConfig {
         if self.rope_dimensions > self.key_length || !self.rope_dimensions.is_multiple_of(2) {
             let why = format!("it must be even and at most the head size {}", self.key_length);
             return Err(keys.invalid("rope.dimension_count", self.rope_dimensions, why));
+        }
+        Ok(())
+    }
+
+    /// What would change every answer and is not computed here is refused, not passed over.
+    fn check_unread(&self, keys: &Keys<'_, '_>) -> Result<(), Error> {
+        let refused = |key: &str, value: &dyn std::fmt::Display, why: &str| {
+            let what = format!("\"{}.{key}\" of {value}", keys.architecture());
+            Err(Error::Unsupported { what, why: why.to_owned() })
+        };
+        if keys.flag("attention.causal")? == Some(false) {
+            return refused("attention.causal", &false, "here a token sees only what is before it");
+        }
+        if let Some(scale) = keys.positive_or_zero("attention.temperature_scale")? {
+            let why = "queries would have the wrong length far into a text";
+            return refused("attention.temperature_scale", &scale, why);
+        }
+        let is_yarn = matches!(self.rope_scaling, RopeScaling::Yarn { .. });
+        let factor = keys.positive_or_zero("rope.scaling.attn_factor")?;
+        #[expect(clippy::float_cmp, reason = "exactly 1 means unscaled")]
+        if let Some(factor) = factor.filter(|factor| !is_yarn && *factor != 1.0) {
+            let why = "it is known with YaRN only: attention would have the wrong sharpness";
+            return refused("rope.scaling.attn_factor", &factor, why);
+        }
+        let sliding = [
+            ("rope.dimension_count_swa", self.rope_dimensions),
+            ("attention.key_length_swa", self.key_length),
+            ("attention.value_length_swa", self.value_length),
+        ];
+        for (key, length) in sliding {
+            if let Some(other) = keys.optional(key, 0, u64::MAX)?.filter(|other| *other != length) {
+                let why = format!("layers with a window have {length} here, as the others");
+                return refused(key, &other, &why);
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::constraint::Shape;
 pub enum Format {
     /// `<tool_call>{"name", "arguments"}</tool_call>`: Qwen, Hermes and many others.
     Hermes,
-    /// The same, for models whose template knows no tools: they are told of them in a message.
+    /// The same, for models whose template writes calls in no way known here: they are told of them in a message.
     Told,
     /// `{"name", "parameters"}` as the whole answer: Llama 3.
     Llama3,

@@ -58,16 +58,17 @@ impl Conversation {
             variables: std::mem::take(&mut self.variables),
             ..RenderOptions::default()
         };
-        if !self.tools.is_empty() {
-            if face.format == Format::Told {
-                self.tell_of_tools();
-            } else {
-                let list = self.tools.iter().map(Tool::template_json).collect();
-                options.tools = Some(Value::Array(list));
-            }
-        }
-        let prompt: Prompt = template
-            .render(&self.messages, &options)
+        let rendered = if self.tools.is_empty() {
+            template.render(&self.messages, &options)
+        } else if face.format == Format::Told {
+            self.calls_as_text();
+            render_told(template, &self.messages, &options, &told(&self.tools))
+        } else {
+            let list = self.tools.iter().map(Tool::template_json).collect();
+            options.tools = Some(Value::Array(list));
+            template.render(&self.messages, &options)
+        };
+        let prompt: Prompt = rendered
             .map_err(|error| ApiError::field("messages", error.to_string().replace('\n', ": ")))?;
         let mut ids = face.tokenizer.encode_prompt(&prompt);
         ids.extend(face.tokenizer.encode(&self.prefill, PLAIN));
@@ -75,18 +76,11 @@ impl Conversation {
         Ok(Rendered { ids, text: prompt.text + &self.prefill, thinks })
     }
 
-    /// For a template that knows no tools: a system message tells of them, and calls and results in
-    /// the messages become text.
-    fn tell_of_tools(&mut self) {
-        let text = told(&self.tools);
-        match self.messages.first_mut().filter(|message| message.role == "system") {
-            Some(message) => {
-                let before = message.content.as_str().unwrap_or_default();
-                message.content = Value::String(format!("{before}\n\n{text}"));
-            }
-            None => self.messages.insert(0, Message::new("system", text)),
-        }
-        for message in &mut self.messages {
+    /// For a template whose calls are not known here: calls and results in the messages become text. What follows a
+    /// result in the user's name is one message with it, as some templates want the roles to alternate.
+    fn calls_as_text(&mut self) {
+        let mut after_result = false;
+        for mut message in std::mem::take(&mut self.messages) {
             if let Some(Value::Array(calls)) = message.fields.remove("tool_calls") {
                 let mut text = message.content.as_str().unwrap_or_default().to_owned();
                 for call in calls {
@@ -94,14 +88,58 @@ impl Conversation {
                 }
                 message.content = Value::String(text);
             }
-            if message.role == "tool" {
+            let is_result = message.role == "tool";
+            if is_result {
                 let text = message.content.as_str().unwrap_or_default();
                 message.content =
                     Value::String(format!("<tool_response>\n{text}\n</tool_response>"));
                 message.role = "user".to_owned();
             }
+            match (self.messages.last_mut(), message.content.as_str()) {
+                (Some(last), Some(text)) if after_result && message.role == "user" => {
+                    let before = last.content.as_str().unwrap_or_default();
+                    last.content = Value::String(format!("{before}\n{text}"));
+                }
+                _ => {
+                    after_result = is_result;
+                    self.messages.push(message);
+                }
+            }
         }
     }
+}
+
+/// The prompt with `tools`, a text, in the system message. A template that refuses one or passes it by gets the text before
+/// the user's first message.
+fn render_told(
+    template: &ChatTemplate,
+    messages: &[Message],
+    options: &RenderOptions,
+    tools: &str,
+) -> Result<Prompt, lowtide_tokenizer::Error> {
+    let shows_tools = |prompt: &Result<Prompt, _>| {
+        prompt.as_ref().is_ok_and(|prompt| prompt.text.contains(tools.trim()))
+    };
+    let mut with_system = messages.to_vec();
+    match with_system.first_mut().filter(|message| message.role == "system") {
+        Some(message) => {
+            let before = message.content.as_str().unwrap_or_default();
+            message.content = Value::String(format!("{before}\n\n{tools}"));
+        }
+        None => with_system.insert(0, Message::new("system", tools)),
+    }
+    let first = template.render(&with_system, options);
+    if shows_tools(&first) {
+        return first;
+    }
+    let mut with_user = messages.to_vec();
+    if let Some(user) = with_user.iter_mut().find(|message| message.role == "user")
+        && let Some(text) = user.content.as_str()
+    {
+        user.content = Value::String(format!("{tools}\n\n{text}"));
+    }
+    let second = template.render(&with_user, options);
+    if shows_tools(&second) { second } else { first }
 }
 
 fn no_template() -> ApiError {
@@ -236,3 +274,7 @@ pub fn text_of(content: Value, fields: &Fields, name: &str) -> Result<String, Ap
     }
     Ok(texts.join("\n"))
 }
+
+#[cfg(test)]
+#[path = "prompt_tests.rs"]
+mod tests;

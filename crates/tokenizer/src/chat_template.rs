@@ -194,7 +194,8 @@ impl ChatTemplate {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(Error::TemplateTooLong { bytes: source.len(), max: TEMPLATE_BYTES_MAX });
         }
-        let text = jinja::without_generation(source);
+        // As Jinja2 reads a template: its lines end with a line feed, in its texts too.
+        let text = jinja::without_generation(&source.replace("\r\n", "\n").replace('\r', "\n"));
         let compiled = bounded(move || {
             let mut env = jinja::environment();
             env.add_template_owned(NAME, text).map(|()| env)

@@ -76,10 +76,15 @@ fn string(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     pytext::str_of(value, &|fuel| state.consume_fuel(fuel))
 }
 
+/// Jinja2's `iterable` and `sequence`. What is undefined is an empty sequence there, and some templates ask.
 fn is_sequence(value: &Value) -> bool {
     matches!(
         value.kind(),
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::String | ValueKind::Map
+        ValueKind::Seq
+            | ValueKind::Iterable
+            | ValueKind::String
+            | ValueKind::Map
+            | ValueKind::Undefined
     )
 }
 

@@ -385,6 +385,20 @@ fn users_cannot_write_special_tokens() {
     assert_eq!(count(thinking, "<think>hm</think>yes <b>").1.text, "yes <b>");
 }
 
+/// As Jinja2 does it: line ends of any kind are read as line feeds, in texts too, and what is undefined is an empty sequence.
+#[test]
+fn templates_are_read_as_jinja2_reads_them() {
+    let render = |source: &str| {
+        let template = ChatTemplate::unguarded(source, "<s>", "</s>").unwrap();
+        template.render(&[Message::new("user", "a\r\nb")], &RenderOptions::default()).unwrap().text
+    };
+    let lines = "{% for m in messages %}\r\n<|{{ m.role }}|>\r\n{{ m.content }}\r\n{% endfor %}\rX{{ \"c\r\nd\" }}";
+    assert_eq!(render(lines), "<|user|>\na\r\nb\nXc\nd");
+    let undefined =
+        "{{ messages[0].zz is iterable }} {{ nothing is sequence }} {{ 1 is iterable }}";
+    assert_eq!(render(undefined), "True True False");
+}
+
 #[test]
 fn templates_are_bounded() {
     let render = |source: &str| {
