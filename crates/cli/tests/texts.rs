@@ -124,6 +124,13 @@ fn a_text_that_is_accepted_stays_within_the_budget() {
 }
 
 #[test]
+fn fit_measures_within_the_budget_it_tells_of() {
+    let tiny = Tiny::new(None);
+    let peak = peak_bytes(&tiny, &["fit", "--memory", "60MB"]);
+    assert!((1 << 20..60_000_000).contains(&peak), "{peak}");
+}
+
+#[test]
 fn an_answer_is_counted_by_what_it_keeps() {
     let tiny = Tiny::new(None);
     let arguments = ["hello", "--temp", "0", "--ignore-eos", "-n", "2000", "--ctx", "2048"];
