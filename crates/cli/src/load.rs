@@ -13,6 +13,7 @@ use crate::args::{BudgetOptions, Io, Kv, Memory};
 use crate::buffers::Listed;
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
 use crate::human;
+use crate::progress::note;
 use crate::store::{Store, resolve};
 
 /// A model whose header is read, not yet planned for a budget.
@@ -98,6 +99,15 @@ impl Opened {
 pub fn engine(model: Model, budget: &BudgetOptions, options: LoadOptions) -> Result<Engine> {
     let options = LoadOptions { memory: memory_limit(budget.memory)?, ..options };
     Engine::new(model, &options).map_err(|error| failure(&error, Phase::Opening))
+}
+
+/// Says so where `--io direct` changes nothing.
+pub fn note_io(engine: &Engine, budget: &BudgetOptions) {
+    if budget.io == Io::Direct && engine.store().plan().is_all_resident() {
+        note(
+            "--io direct has no effect: the model fits into memory and is read through its mapping",
+        );
+    }
 }
 
 /// What was typed as the engine takes it, but for the budget.
