@@ -142,7 +142,8 @@ fn memory_limit(memory: Memory) -> Result<MemoryLimit> {
         MemoryLimits::read().map_err(|error| Failure::from_lines(&error, STATUS_RUNNING))?;
     let allowed = limits.effective_bytes();
     // Control groups keep limits in whole pages: a limit of 6.8e9 reads back as 6,799,998,976.
-    let bytes = bytes - bytes % page_size() as u64;
+    let whole_pages = bytes - bytes % page_size() as u64;
+    let bytes = if whole_pages > 0 { whole_pages } else { bytes };
     if bytes <= allowed {
         return Ok(MemoryLimit::Bytes(bytes));
     }

@@ -114,6 +114,17 @@ fn peak_bytes(tiny: &Tiny, arguments: &[&str]) -> u64 {
 }
 
 #[test]
+fn a_budget_of_bytes_is_refused_as_what_it_is() {
+    let tiny = Tiny::new(None);
+    for (memory, wanted) in [("1kb", "1.0 kB of memory"), ("99KB", "98.3 kB"), ("700", "700 bytes")]
+    {
+        let ran = tiny.run("run", &["hello", "--memory", memory]);
+        assert_error(&ran, 2);
+        assert!(ran.stderr.contains(wanted), "{wanted} is not in\n{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_text_that_is_accepted_stays_within_the_budget() {
     let tiny = Tiny::new(None);
     // Words of every length up to 99, and numbers: 2 MB.
