@@ -13,6 +13,7 @@ use crate::args::{BudgetOptions, Io, Kv, Memory};
 use crate::buffers::Listed;
 use crate::failure::{Failure, STATUS_INPUT, STATUS_RUNNING};
 use crate::human;
+use crate::progress::note;
 use crate::store::{Store, resolve};
 
 /// A model whose header is read, not yet planned for a budget.
@@ -100,6 +101,15 @@ pub fn engine(model: Model, budget: &BudgetOptions, options: LoadOptions) -> Res
     Engine::new(model, &options).map_err(|error| failure(&error, Phase::Opening))
 }
 
+/// Says so where `--io direct` changes nothing.
+pub fn note_io(engine: &Engine, budget: &BudgetOptions) {
+    if budget.io == Io::Direct && engine.store().plan().is_all_resident() {
+        note(
+            "--io direct has no effect: the model fits into memory and is read through its mapping",
+        );
+    }
+}
+
 /// What was typed as the engine takes it, but for the budget.
 pub fn options(budget: &BudgetOptions, expected: Expected) -> LoadOptions {
     let defaults = LoadOptions::default();
@@ -132,7 +142,8 @@ fn memory_limit(memory: Memory) -> Result<MemoryLimit> {
         MemoryLimits::read().map_err(|error| Failure::from_lines(&error, STATUS_RUNNING))?;
     let allowed = limits.effective_bytes();
     // Control groups keep limits in whole pages: a limit of 6.8e9 reads back as 6,799,998,976.
-    let bytes = bytes - bytes % page_size() as u64;
+    let whole_pages = bytes - bytes % page_size() as u64;
+    let bytes = if whole_pages > 0 { whole_pages } else { bytes };
     if bytes <= allowed {
         return Ok(MemoryLimit::Bytes(bytes));
     }

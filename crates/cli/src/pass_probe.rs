@@ -11,7 +11,7 @@ use lowtide_kernels::quantize::{Activations, Keep};
 use lowtide_mapping::{MapRequest, Mapping};
 
 use crate::failure::{Failure, STATUS_RUNNING};
-use crate::probe::{FILL, buffer_bytes};
+use crate::probe::FILL;
 
 /// Times that a group is computed at least.
 const TIMES_MIN: usize = 5;
@@ -39,11 +39,13 @@ pub struct PassProbe<'g> {
 }
 
 impl<'g> PassProbe<'g> {
-    /// Claims the memory: in pages of the size that a file's have, for the translation of addresses
-    /// takes its share of the time.
-    pub fn new(groups: &'g [ProductGroup]) -> Result<Self> {
+    /// Claims `bytes` of memory, or what a row of each product takes: in pages of the size that a file's
+    /// have, for the translation of addresses takes its share of the time.
+    pub fn new(groups: &'g [ProductGroup], bytes: usize) -> Result<Self> {
         let refused = |error: lowtide_mapping::Error| Failure::from_lines(&error, STATUS_RUNNING);
-        let request = MapRequest::anonymous(buffer_bytes()).huge_pages(false);
+        let least = |group: &ProductGroup| group.products.iter().map(row_bytes).sum::<usize>();
+        let bytes = groups.iter().map(least).fold(bytes, usize::max);
+        let request = MapRequest::anonymous(bytes).huge_pages(false);
         let mut weights = request.map().map_err(refused)?;
         weights.as_mut_slice().map_err(refused)?.fill(FILL);
         Ok(Self { groups, weights, at: 0 })
@@ -152,6 +154,8 @@ mod tests {
     use super::*;
     use lowtide_kernels::format::Format;
 
+    const BYTES: usize = 8 << 20;
+
     #[test]
     fn a_pass_is_the_sum_of_its_groups() {
         let product = Product { format: Format::Q4_0, rows: 96, columns: 256 };
@@ -160,15 +164,17 @@ mod tests {
             ProductGroup { products: vec![product], times: 1 },
         ];
         let mut compute = Compute::new(lowtide_kernels::isa::Isa::Scalar, 1).unwrap();
-        let times = PassProbe::new(&groups).unwrap().run(&mut compute, 0.01).unwrap();
+        let times = PassProbe::new(&groups, BYTES).unwrap().run(&mut compute, 0.01).unwrap();
         assert!(0.0 < times.fast_s && times.fast_s <= times.typical_s, "{times:?}");
         assert!(times.typical_s <= times.slow_s, "{times:?}");
         // A group that is larger than the memory is computed in part and reckoned whole.
         let huge = ProductGroup { products: vec![Product { rows: 1 << 22, ..product }], times: 1 };
         let groups = [huge];
-        let probe = PassProbe::new(&groups).unwrap();
+        let probe = PassProbe::new(&groups, BYTES).unwrap();
         let (rows, share) = probe.fitting(&groups[0]);
         assert!(rows[0] * 144 <= probe.weights.len() && share < 1.0);
         assert!((rows[0] as f64 / f64::from(1 << 22) - share).abs() < 1e-9);
+        // A row of each product there is, however little memory is given.
+        assert!(PassProbe::new(&groups, 1).unwrap().weights.len() >= 144);
     }
 }

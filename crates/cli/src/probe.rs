@@ -45,9 +45,9 @@ pub fn buffer_bytes() -> usize {
     BUFFER_BYTES.min(usize::try_from(available / 8).unwrap_or(usize::MAX)).max(1 << 20)
 }
 
-/// Bytes per second that `threads` threads read from memory together, over about `seconds`.
-pub fn memory_bandwidth(threads: usize, seconds: f64) -> Rate {
-    let words = vec![1u64; buffer_bytes() / 8];
+/// Bytes per second that `threads` threads read from a memory of `bytes` together, over about `seconds`.
+pub fn memory_bandwidth(threads: usize, bytes: usize, seconds: f64) -> Rate {
+    let words = vec![1u64; bytes / 8];
     let share = words.len().div_ceil(threads.max(1));
     let budget = Duration::from_secs_f64(seconds);
     let begun = Instant::now();
@@ -77,20 +77,23 @@ fn sum(words: &[u64]) -> u64 {
 }
 
 /// Weights times columns per second with many columns, as for a prompt: rows of `width` values (a
-/// model's own), for about `seconds`.
+/// model's own), in about `bytes` of memory and for about `seconds`.
 pub fn prompt_products(
     compute: &mut Compute,
     format: Format,
     width: usize,
+    bytes: usize,
     seconds: f64,
 ) -> Result<Rate> {
     let inner = if format.row_bytes(width).is_some_and(|bytes| bytes > 0) { width } else { INNER };
     let senseless = || Failure::running(format!("there are no rows of {inner} values of {format}"));
     let row_bytes = format.row_bytes(inner).ok_or_else(senseless)?;
-    let rows = (buffer_bytes() / row_bytes).min(2048) / 16 * 16;
+    let rows = ((bytes / 2 / row_bytes).min(2048) / 16 * 16).max(16);
+    // The values of a column are there as f32 and as what products take, and it has a result a row.
+    let columns = (bytes / 2 / (2 * 4 * inner + 4 * rows)).clamp(1, PROMPT_COLUMNS);
     let weights = vec![FILL; rows * row_bytes];
-    let times = passes(compute, format, (&weights, inner), PROMPT_COLUMNS, seconds)?;
-    let work = (rows * inner * PROMPT_COLUMNS) as f64;
+    let times = passes(compute, format, (&weights, inner), columns, seconds)?;
+    let work = (rows * inner * columns) as f64;
     Ok(Rate::of(&times.iter().map(|seconds| work / seconds).collect::<Vec<_>>()))
 }
 

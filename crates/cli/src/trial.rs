@@ -12,6 +12,8 @@ use crate::store::make_dir;
 
 /// Bytes of the file: longer than what a disk's own cache holds in front of it.
 pub const TRIAL_BYTES: usize = 256 << 20;
+/// So many bytes of it are in the page cache at most: they count as memory of whoever wrote them.
+const CACHED_BYTES_MAX: usize = 8 << 20;
 
 /// A file without a name, so that nothing is left of it however the program ends. None of it is in the page cache.
 pub struct Trial {
@@ -30,7 +32,7 @@ impl Trial {
             // Not zeros: some file systems keep those without writing them.
             let mut state = 0x9e37_79b9_7f4a_7c15_u64;
             let mut piece = vec![0u8; 1 << 20];
-            for _ in 0..TRIAL_BYTES / piece.len() {
+            for index in 1..=TRIAL_BYTES / piece.len() {
                 for word in piece.chunks_exact_mut(8) {
                     state ^= state << 13;
                     state ^= state >> 7;
@@ -38,11 +40,13 @@ impl Trial {
                     word.copy_from_slice(&state.to_le_bytes());
                 }
                 file.write_all(&piece)?;
+                if (index * piece.len()).is_multiple_of(CACHED_BYTES_MAX) {
+                    file.sync_data()?;
+                    // What writing left in the cache would also be measured instead of the disk. Only a
+                    // worse measurement comes of a refusal.
+                    let _ = evict_file(&file);
+                }
             }
-            file.sync_all()?;
-            // What writing left in the cache would be measured instead of the disk. Only a worse
-            // measurement comes of a refusal.
-            let _ = evict_file(&file);
             Ok(file)
         };
         let open =

@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::Read;
+use std::process::Stdio;
+
 use common::{Folder, assert_error, lowtide, run, small_model};
 use lowtide_gguf::GgmlType;
 use lowtide_gguf::write::HeaderWriter;
@@ -129,6 +132,33 @@ fn headers_larger_than_the_first_read_are_read_whole() {
     let ran = run(lowtide(folder.path()).arg("inspect").arg(&path));
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(ran.stdout.contains("[str; 200000]"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_document_is_written_as_it_is_made() {
+    let folder = Folder::new();
+    let path = folder.join("vocabulary.gguf");
+    let tokens: Vec<String> = (0..200_000).map(|i| format!("a longer token {i}")).collect();
+    let mut writer = HeaderWriter::new();
+    writer.str("general.architecture", "none").strings("tokenizer.ggml.tokens", &tokens);
+    std::fs::write(&path, writer.finish().unwrap().header).unwrap();
+    let mut command = lowtide(folder.path());
+    command.args(["inspect", "--json", "--full"]).arg(&path).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    // When the first of it is there, the rest of a document made beforehand would be as well.
+    let mut first = [0; 64 << 10];
+    out.read_exact(&mut first).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let mut text = first.to_vec();
+    out.read_to_end(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let values = &document["metadata"]["tokenizer.ggml.tokens"]["values"];
+    assert_eq!(values[199_999], "a longer token 199999");
+    assert!(peak < 30_000, "{peak} kB for a header of 5 MB");
 }
 
 #[test]

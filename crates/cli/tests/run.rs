@@ -358,3 +358,15 @@ fn ctrl_c_stops_the_answer_and_says_so() {
     assert_eq!(output.status.code(), Some(130), "{errors}");
     assert!(errors.contains("tokens at"), "the ledger is printed:\n{errors}");
 }
+
+#[test]
+fn direct_reads_that_are_not_made_are_told_of_in_a_line() {
+    let tiny = Tiny::new(None);
+    let told = |arguments: &[&str]| {
+        let ran = tiny.run("run", &[&["hello", "-n", "1"], arguments].concat());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        ran.stderr.lines().filter(|line| line.contains("--io direct")).count()
+    };
+    assert_eq!(told(&["--io", "direct"]), 1);
+    assert_eq!((told(&[]), told(&["--io", "direct", "--json"])), (0, 0));
+}

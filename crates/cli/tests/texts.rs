@@ -114,12 +114,30 @@ fn peak_bytes(tiny: &Tiny, arguments: &[&str]) -> u64 {
 }
 
 #[test]
+fn a_budget_of_bytes_is_refused_as_what_it_is() {
+    let tiny = Tiny::new(None);
+    for (memory, wanted) in [("1kb", "1.0 kB of memory"), ("99KB", "98.3 kB"), ("700", "700 bytes")]
+    {
+        let ran = tiny.run("run", &["hello", "--memory", memory]);
+        assert_error(&ran, 2);
+        assert!(ran.stderr.contains(wanted), "{wanted} is not in\n{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_text_that_is_accepted_stays_within_the_budget() {
     let tiny = Tiny::new(None);
     // Words of every length up to 99, and numbers: 2 MB.
     let words = (0..40_000).map(|i| format!("{} {i} ", "x".repeat(i * 7 % 100)));
     let file = file(&tiny, &words.collect::<String>());
     let peak = peak_bytes(&tiny, &["perplexity", "-f", &file, "--chunks", "9", "--memory", "60MB"]);
+    assert!((1 << 20..60_000_000).contains(&peak), "{peak}");
+}
+
+#[test]
+fn fit_measures_within_the_budget_it_tells_of() {
+    let tiny = Tiny::new(None);
+    let peak = peak_bytes(&tiny, &["fit", "--memory", "60MB"]);
     assert!((1 << 20..60_000_000).contains(&peak), "{peak}");
 }
 

@@ -71,6 +71,28 @@ fn sizes_that_mean_nothing_are_refused() {
 }
 
 #[test]
+fn a_name_that_is_nearly_one_is_answered_with_that_one() {
+    let folder = Folder::new();
+    let path = folder.join("tide-135M.Q4_1.gguf");
+    std::fs::write(&path, small_model()).unwrap();
+    let elsewhere = Folder::new();
+    let near = folder.join("tide-135M.Q4_0.gguf");
+    for (store, name, meant) in [
+        (&elsewhere, "smolm2", "smollm2-135m".to_owned()),
+        (&folder, "tide-135m", "tide-135M.Q4_1".to_owned()),
+        (&elsewhere, near.to_str().unwrap(), path.display().to_string()),
+    ] {
+        let ran = run(lowtide(store.path()).args(["inspect", name]));
+        assert_error(&ran, 2);
+        let wanted = format!("did you mean {meant}");
+        assert!(ran.stderr.contains(&wanted), "{wanted} is not in\n{}", ran.stderr);
+    }
+    let ran = run(lowtide(elsewhere.path()).args(["inspect", "nothing-like-it"]));
+    assert_error(&ran, 2);
+    assert!(!ran.stderr.contains("did you mean"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let folder = Folder::new();
     let model = folder.join("model.gguf");

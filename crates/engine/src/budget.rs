@@ -106,7 +106,12 @@ pub(crate) struct BelowFloor {
 
 impl fmt::Display for BelowFloor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let mb = |bytes: u64| match bytes {
+            0 => "0.0 MB".to_owned(),
+            1..1_000 => format!("{bytes} bytes"),
+            1_000..100_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+            _ => format!("{:.1} MB", bytes as f64 / 1e6),
+        };
         writeln!(
             f,
             "{} of memory{} is below the floor of {} for this model",

@@ -109,7 +109,7 @@ impl Model {
 
     /// Lets go of what the kernel read ahead beside the headers and the program: it is charged to the
     /// memory group, and no plan counts it.
-    pub(crate) fn release_read_ahead(&self) -> Result<(), Error> {
+    pub fn release_read_ahead(&self) -> Result<(), Error> {
         lowtide_mapping::release_program_read_ahead();
         // A header is looked for in stretches that double.
         let read = self.header_bytes.saturating_mul(2).max(HEADER_FIRST_BYTES);

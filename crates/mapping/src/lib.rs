@@ -87,7 +87,7 @@ pub use read_queue::{
     SHUTDOWN_TIMEOUT,
 };
 pub use request::{Address, MapRequest, Protection, Sharing};
-pub use resident::{PageMap, cached_pages};
+pub use resident::{PageMap, cached_pages, tells_resident_pages};
 pub use sigbus::{COVERED_BYTES, WATCHED_MAX, install_sigbus_guard};
 pub use standard_output::stdout_was_closed;
 pub use system_root::SystemRoot;

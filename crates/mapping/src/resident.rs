@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::mapping::Mapping;
@@ -101,20 +101,40 @@ impl Mapping {
         let mut present = vec![0u8; CHUNK_PAGES.min(map.pages)];
         for first in (0..map.pages).step_by(CHUNK_PAGES) {
             let count = CHUNK_PAGES.min(map.pages - first);
-            let base = self.pointer(pages.start + first * map.page_bytes).as_ptr().cast();
-            // SAFETY: `count` pages of this mapping lie at `base`, and `present` has a byte for each.
-            sys::check(unsafe {
-                libc::mincore(base, count * map.page_bytes, present.as_mut_ptr().cast())
-            })
-            .map_err(|source| Error::Advise {
-                call: "mincore",
-                place: self.place(&range),
-                source,
-            })?;
-            let set = present.iter().take(count).enumerate().filter(|(_, byte)| *byte & 1 == 1);
+            let start = pages.start + first * map.page_bytes;
+            let present = &mut present[..count];
+            self.mincore(start..start + count * map.page_bytes, present)?;
+            let set = present.iter().enumerate().filter(|(_, byte)| *byte & 1 == 1);
             set.for_each(|(page, _)| map.set(first + page));
         }
         Ok(map)
+    }
+
+    /// Bytes of the pages that `range` touches that are in memory, as [`Mapping::resident_pages`] has it, without
+    /// allocating: `scratch` has a byte for each page that is asked for at a time.
+    ///
+    /// # Errors
+    /// As [`Mapping::resident_pages`].
+    pub fn resident_bytes(&self, range: Range<usize>, scratch: &mut [u8]) -> Result<u64, Error> {
+        let (pages, page) = (self.pages_around(&range)?, page_size());
+        let mut count = 0;
+        for start in pages.clone().step_by(page * scratch.len().max(1)) {
+            let part = start..pages.end.min(start + page * scratch.len());
+            let Some(present) = scratch.get_mut(..part.len() / page) else { break };
+            self.mincore(part, present)?;
+            count += present.iter().filter(|byte| **byte & 1 == 1).count();
+        }
+        Ok((count * page) as u64)
+    }
+
+    /// Asks of whole pages, `present` with a byte for each.
+    fn mincore(&self, pages: Range<usize>, present: &mut [u8]) -> Result<(), Error> {
+        assert_eq!(pages.len().div_ceil(page_size()), present.len(), "a byte for each page");
+        let base = self.pointer(pages.start).as_ptr().cast();
+        // SAFETY: the pages lie in this mapping (`pages_around`), and `present` has a byte for each (asserted).
+        sys::check(unsafe { libc::mincore(base, pages.len(), present.as_mut_ptr().cast()) })
+            .map(drop)
+            .map_err(|source| Error::Advise { call: "mincore", place: self.place(&pages), source })
     }
 
     /// Which of the pages that `range` touches this process has in its page tables (what RSS counts, and
@@ -155,6 +175,15 @@ pub(crate) fn present_pages(
 
 /// `Documentation/admin-guide/mm/pagemap.rst`: one 64-bit word a page.
 const ENTRY_BYTES: usize = 8;
+
+/// Whether the kernel says of this file which of its pages are in memory: it belongs to this process's user.
+/// (There are others of whose files it does, who may write to them: they are not looked for.)
+#[must_use]
+pub fn tells_resident_pages(file: &File) -> bool {
+    // SAFETY: geteuid takes nothing, and always succeeds.
+    let own = unsafe { libc::geteuid() };
+    file.metadata().is_ok_and(|meta| meta.uid() == own)
+}
 
 /// Which pages of a file are in the page cache, by mapping it for the moment: reads nothing.
 ///

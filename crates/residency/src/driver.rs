@@ -267,13 +267,13 @@ impl Driver {
         store: &Store,
         x: &Extent,
         slot: SlotId,
-        result: Result<(), ResidencyError>,
+        result: Result<u64, ResidencyError>,
     ) {
         let Some(experts) = self.experts.as_mut() else { return };
         let outcome = match result {
-            Ok(()) => {
+            Ok(read_bytes) => {
                 store.board.set(x.id, Whereabouts::Memory);
-                store.board.read(x.len);
+                store.board.read(read_bytes);
                 Outcome::Read
             }
             Err(error) => {
@@ -386,9 +386,9 @@ impl Driver {
         Ok(())
     }
 
-    fn came(&mut self, store: &Store, x: &Extent, issue: Issue) {
+    fn came(&mut self, store: &Store, x: &Extent, issue: Issue, read_bytes: u64) {
         store.board.set(x.id, Whereabouts::Memory);
-        store.board.read(x.len);
+        store.board.read(read_bytes);
         self.schedule.completed(issue, true);
     }
 
@@ -405,7 +405,7 @@ impl Driver {
         let x = store.plan.extents()[issue.extent.index()];
         if let Destination::Expert(slot) = issue.to {
             let fault = |source| ResidencyError::Read { extent: x, source };
-            return self.slice_done(store, &x, slot, result.map(drop).map_err(fault));
+            return self.slice_done(store, &x, slot, result.map(|_| x.len).map_err(fault));
         }
         match result {
             Ok(filled) => {
@@ -416,7 +416,7 @@ impl Driver {
                     let _ = place.set(filled);
                     self.pinned_bytes += x.len;
                 }
-                self.came(store, &x, issue);
+                self.came(store, &x, issue, x.len);
             }
             Err(source) => {
                 self.fail(store, &x, issue, ResidencyError::Read { extent: x, source });
@@ -425,22 +425,25 @@ impl Driver {
     }
 
     fn settle_mapped(&mut self, store: &Store, done: Populated) {
-        let Populated { issue, result, locked } = done;
+        let Populated { issue, result, locked, cached_bytes } = done;
         let x = store.plan.extents()[issue.extent.index()];
+        if result.is_ok() {
+            self.figures.populated_bytes += x.len;
+            self.figures.cached_bytes += cached_bytes;
+        }
+        let read_bytes = x.len - cached_bytes;
         if let Destination::Expert(slot) = issue.to {
-            self.figures.populated_bytes += if result.is_ok() { x.len } else { 0 };
             let fault = |source| ResidencyError::Read { extent: x, source };
-            return self.slice_done(store, &x, slot, result.map_err(fault));
+            return self.slice_done(store, &x, slot, result.map(|()| read_bytes).map_err(fault));
         }
         match result {
             Ok(()) => {
-                self.figures.populated_bytes += x.len;
                 if issue.to == Destination::Pinned {
                     self.pinned_bytes += x.len;
                     self.locked_bytes += if locked { x.len } else { 0 };
                     store.set_here(x.id, true);
                 }
-                self.came(store, &x, issue);
+                self.came(store, &x, issue, read_bytes);
                 if self.schedule.pinned_complete() {
                     self.watch.begin();
                     // A helper that has died is found out by whoever waits for it.

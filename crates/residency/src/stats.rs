@@ -11,9 +11,10 @@ pub struct PassStats {
     pub waits: u64,
     /// Bytes that direct reads delivered: weights used, and read ahead for the next pass.
     pub direct_bytes: u64,
-    /// Bytes of the mapping asked to be brought in (less of it was read where it was in the page
-    /// cache already).
+    /// Bytes of the mapping that were brought in.
     pub populated_bytes: u64,
+    /// Of which none had to be read: they were in the page cache already, where the kernel says so.
+    pub cached_bytes: u64,
     /// Bytes of single rows read.
     pub row_bytes: u64,
     /// Seconds in which at least one read was under way, as far as the caller's calls showed.
@@ -42,10 +43,10 @@ pub struct LayerTraffic {
 }
 
 impl PassStats {
-    /// Bytes brought in, by whatever way.
+    /// Bytes read, by whatever way.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
-        self.direct_bytes + self.populated_bytes + self.row_bytes
+        self.direct_bytes + self.populated_bytes - self.cached_bytes + self.row_bytes
     }
 
     /// Bandwidth seen while reads were under way; 0 if none were.
@@ -78,6 +79,7 @@ impl PassStats {
             waits: counts(self.waits, other.waits),
             direct_bytes: counts(self.direct_bytes, other.direct_bytes),
             populated_bytes: counts(self.populated_bytes, other.populated_bytes),
+            cached_bytes: counts(self.cached_bytes, other.cached_bytes),
             row_bytes: counts(self.row_bytes, other.row_bytes),
             acquired: counts(self.acquired, other.acquired),
             expert_hits: counts(self.expert_hits, other.expert_hits),

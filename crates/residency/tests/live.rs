@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use common::{KINDS, MIB, Model, check, expected, tiles};
-use lowtide_mapping::{Backend, cached_pages, install_sigbus_guard};
+use lowtide_mapping::{Backend, cached_pages, evict_file, install_sigbus_guard};
 use lowtide_residency::{
     Extents, Keep, PinnedIn, Plan, PlanInput, ResidencyError, RingParams, SourceId, Store,
     StoreOptions, Streaming, Use, streaming_for,
@@ -89,6 +89,28 @@ fn mapped_streaming_leaves_only_what_is_pinned_in_the_page_cache() {
         assert!(cached <= most, "{cached} cached, {most} planned");
         assert!(cached >= store.stats().pinned_bytes);
     }
+}
+
+#[test]
+fn what_is_in_the_page_cache_already_is_not_counted_as_read() {
+    let model = Model::write("cached", 64 * MIB + 5);
+    let kind = (Streaming::Mapped, PinnedIn::Mapping);
+    let pass = |budget| {
+        let store = model.store(budget, kind);
+        store.begin_pass(|_| false).unwrap();
+        tiles(&store).into_iter().for_each(|id| check(&store, id));
+        store.end_pass().unwrap()
+    };
+    for (budget, least) in [(200 * MIB, 0.9), (16 * MIB, 0.9)] {
+        evict_file(&std::fs::File::open(&model.path).unwrap()).unwrap();
+        let first = pass(budget);
+        assert!(first.read_bytes() as f64 >= least * first.populated_bytes as f64, "{first:?}");
+    }
+    // All of it, as somebody else has read it.
+    std::fs::read(&model.path).unwrap();
+    let again = pass(200 * MIB);
+    assert!(again.populated_bytes >= 60 * MIB, "{again:?}");
+    assert_eq!(again.read_bytes(), 0, "{again:?}");
 }
 
 #[test]

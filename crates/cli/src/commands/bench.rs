@@ -94,6 +94,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         ..Expected::default()
     };
     let mut loaded = opened.load(&args.budget, expected)?;
+    if !args.json {
+        load::note_io(&loaded.engine, &args.budget);
+    }
     let model = model_name(&loaded);
     let stop = Interruptible::begin();
     let mut goes_on = stop.goes_on();

@@ -53,6 +53,7 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
     );
     metrics.iter_mut().try_for_each(Metrics::begin)?;
     let engine = &loaded.engine;
+    load::note_io(engine, &args.budget);
     let chooser = Chooser::new(
         &args.sampling,
         engine.model().sampler_defaults(),

@@ -9,8 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use lowtide_gguf::split::{ShardTensor, TensorTable};
 use lowtide_gguf::{ArrayRef, GgmlType, Gguf, Value};
-use serde::Serialize;
-use serde_json::json;
+use serde::{Serialize, Serializer};
 
 use crate::args::InspectArgs;
 use crate::failure::{Failure, STATUS_INPUT, one_line};
@@ -225,7 +224,7 @@ struct Document<'a> {
     header_bytes: u64,
     /// Of the first file.
     data_offset: u64,
-    metadata: serde_json::Map<String, serde_json::Value>,
+    metadata: Metadata<'a>,
     tensors: Vec<TensorDocument<'a>>,
     types: Vec<TypeDocument>,
 }
@@ -264,10 +263,6 @@ struct TypeDocument {
 impl Set<'_> {
     fn document(&self, full: bool) -> Document<'_> {
         let gguf = self.first();
-        let metadata = gguf
-            .keys()
-            .iter()
-            .map(|entry| (entry.key().to_owned(), json_value(&entry.value(), full)));
         let types = self.shares().into_iter().map(|(id, share)| TypeDocument {
             r#type: GgmlType(id).name(),
             type_id: id,
@@ -285,7 +280,7 @@ impl Set<'_> {
             parameters: self.parameters(),
             header_bytes: self.ggufs.iter().map(Gguf::header_bytes).sum(),
             data_offset: gguf.data_offset(),
-            metadata: metadata.collect(),
+            metadata: Metadata { gguf, full },
             tensors: self.table.entries().iter().map(tensor_document).collect(),
             types: types.collect(),
         }
@@ -315,22 +310,62 @@ fn tensor_document<'a>(entry: &'a ShardTensor<'a>) -> TensorDocument<'a> {
     }
 }
 
-/// Scalars as they are; arrays as `{"array", "length", "values"}`, the values cut where long.
-fn json_value(value: &Value<'_>, full: bool) -> serde_json::Value {
-    match value {
-        Value::String(bytes) => json!(String::from_utf8_lossy(bytes)),
-        Value::Array(array) => json_array(array, full),
-        // JSON has no NaN and no infinities: null.
-        Value::F32(v) => json!(v),
-        Value::F64(v) => json!(v),
-        Value::Bool(v) => json!(v),
-        Value::U64(v) => json!(v),
-        other => json!(other.as_int().and_then(|v| i64::try_from(v).ok())),
+/// Keys as the file has them, written as they are read from the header: a vocabulary as a tree of JSON takes 60 MB and more.
+struct Metadata<'a> {
+    gguf: &'a Gguf<'a>,
+    full: bool,
+}
+
+impl Serialize for Metadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let value = |value| ValueDocument { value, full: self.full };
+        let entries = self.gguf.keys().iter();
+        serializer.collect_map(entries.map(|entry| (entry.key(), value(entry.value()))))
     }
 }
 
-fn json_array(array: &ArrayRef<'_>, full: bool) -> serde_json::Value {
-    let limit = if full { usize::MAX } else { ELEMENTS_SHOWN };
-    let values: Vec<_> = array.values().take(limit).map(|value| json_value(&value, full)).collect();
-    json!({ "array": array.element_type().name(), "length": array.len(), "values": values })
+/// Scalars as they are; arrays as `{"array", "length", "values"}`, the values cut where long.
+struct ValueDocument<'a> {
+    value: Value<'a>,
+    full: bool,
+}
+
+#[derive(Serialize)]
+struct ArrayDocument<'a> {
+    array: &'static str,
+    length: u64,
+    values: Values<'a>,
+}
+
+struct Values<'a> {
+    array: &'a ArrayRef<'a>,
+    full: bool,
+}
+
+impl Serialize for ValueDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::String(bytes) => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
+            Value::Array(array) => {
+                let values = Values { array, full: self.full };
+                let array_type = array.element_type().name();
+                ArrayDocument { array: array_type, length: array.len(), values }
+                    .serialize(serializer)
+            }
+            // JSON has no NaN and no infinities: null.
+            Value::F32(v) => serializer.serialize_f64(f64::from(*v)),
+            Value::F64(v) => serializer.serialize_f64(*v),
+            Value::Bool(v) => serializer.serialize_bool(*v),
+            Value::U64(v) => serializer.serialize_u64(*v),
+            other => other.as_int().and_then(|v| i64::try_from(v).ok()).serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let limit = if self.full { usize::MAX } else { ELEMENTS_SHOWN };
+        let values = self.array.values().take(limit);
+        serializer.collect_seq(values.map(|value| ValueDocument { value, full: self.full }))
+    }
 }

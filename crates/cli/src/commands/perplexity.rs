@@ -57,6 +57,9 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         caller_bytes: scores + row,
     };
     let mut loaded = opened.load(&args.budget, expected)?;
+    if !args.json {
+        load::note_io(&loaded.engine, &args.budget);
+    }
     let out = save.as_mut().map(|out| out as &mut dyn Write);
     let mut scored = run(&mut loaded, &tokens, context, args.chunks, out)?;
     if let Some(saved) = save {

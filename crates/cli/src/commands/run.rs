@@ -52,6 +52,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let expected = expected(args, &opened, &prompt_ids, &mut bounds);
     let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
+    if !args.json {
+        load::note_io(&loaded.engine, &args.budget);
+    }
     let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
     let trace = trace.transpose()?;
     let vocabulary = loaded.engine.vocabulary_length();

@@ -38,6 +38,9 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         Some(name) => Some((name.clone(), models.load(&name, limits.reserved_bytes())?)),
         None => None,
     };
+    if let Some((_, engine)) = &first {
+        load::note_io(engine, &args.budget);
+    }
     let local = listeners[0].local_addr().context("the listening address")?;
     confine(&models)?;
     let scheme = if args.tls_cert.is_some() { "https" } else { "http" };

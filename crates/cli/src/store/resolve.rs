@@ -16,6 +16,11 @@ use crate::failure::Failure;
 use crate::human;
 use crate::progress::note;
 
+/// Names less near than this were hardly meant: `smolm2` is to `smollm2-135m` as 0.90.
+const NEARNESS_MIN: f64 = 0.85;
+/// Entries of a folder that are looked at for a name that was meant.
+const FOLDER_ENTRIES_MAX: usize = 10_000;
+
 /// The file of a MODEL argument; a catalogue or `hf:` model that is not here yet is fetched.
 pub fn model(store: &Store, argument: &OsStr) -> Result<PathBuf> {
     // Names are text; what is not can only be a path.
@@ -56,7 +61,7 @@ pub fn model(store: &Store, argument: &OsStr) -> Result<PathBuf> {
         Err(_) => {}
     }
     match store.find(text)?.as_slice() {
-        [] => Err(unknown(text)),
+        [] => Err(unknown(store, text)),
         [only] => Ok(only.path.clone()),
         many => {
             let names: Vec<&str> = many.iter().map(|model| model.name.as_str()).collect();
@@ -109,15 +114,46 @@ fn on_disk(store: &Store, name: &HubName) -> Option<PathBuf> {
     choose(&relative, name).ok()?.first().map(|first| dir.join(first))
 }
 
-fn unknown(text: &str) -> anyhow::Error {
+fn unknown(store: &Store, text: &str) -> anyhow::Error {
     let names: Vec<&str> = CATALOGUE.iter().map(|entry| entry.name).collect();
+    let meant = meant(store, text).map(|name| format!("did you mean {name}?"));
     if text.contains('/') || text.ends_with(".gguf") {
-        return Failure::input(format!("there is no file {text}"))
-            .mend("lowtide list   (shows the models that are here)")
-            .into();
+        let failure = Failure::input(format!("there is no file {text}"))
+            .mend("lowtide list   (shows the models that are here)");
+        return match meant {
+            Some(meant) => failure.why(meant).into(),
+            None => failure.into(),
+        };
     }
+    let nowhere =
+        || format!("it is no file, not in `lowtide list`, and not one of {}", names.join(", "));
     Failure::input(format!("there is no model {text:?}"))
-        .why(format!("it is no file, not in `lowtide list`, and not one of {}", names.join(", ")))
+        .why(meant.unwrap_or_else(nowhere))
         .mend(format!("lowtide pull {}", catalogue::DEFAULT))
         .into()
+}
+
+/// The name nearest to one that there is not, if it is near: of the catalogue, of the models that are kept here, of
+/// the model files where the name points to.
+fn meant(store: &Store, text: &str) -> Option<String> {
+    let path = Path::new(text);
+    let (folder, file) = (path.parent()?, path.file_name()?.to_str()?);
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let files = fs::read_dir(here).into_iter().flatten().flatten().take(FOLDER_ENTRIES_MAX);
+    let files = files.filter_map(|entry| entry.file_name().into_string().ok());
+    let files = files.filter(|name| name.ends_with(".gguf")).map(|name| {
+        let near = nearness(file, &name);
+        (near, folder.join(name).display().to_string())
+    });
+    let kept = store.list().unwrap_or_default().into_iter().map(|model| model.name);
+    let known = CATALOGUE.iter().map(|entry| entry.name.to_owned()).chain(kept);
+    let known = known.map(|name| (nearness(file, &name).max(nearness(text, &name)), name));
+    let near = known.chain(files).filter(|(near, _)| *near >= NEARNESS_MIN);
+    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
+/// 1 for the same, 0 for nothing in common; what is at the front counts most.
+fn nearness(a: &str, b: &str) -> f64 {
+    let plain = |name: &str| name.strip_suffix(".gguf").unwrap_or(name).to_lowercase();
+    strsim::jaro_winkler(&plain(a), &plain(b))
 }

@@ -7,7 +7,7 @@ use lowtide_mapping::{
 
 use super::{Check, Verdict};
 use crate::human;
-use crate::probe::memory_bandwidth;
+use crate::probe::{buffer_bytes, memory_bandwidth};
 
 /// Seconds that memory is read for.
 const SECONDS: f64 = 0.5;
@@ -35,7 +35,7 @@ pub fn checks() -> Vec<Check> {
 }
 
 fn bandwidth(threads: usize) -> Check {
-    let rate = memory_bandwidth(threads, SECONDS);
+    let rate = memory_bandwidth(threads, buffer_bytes(), SECONDS);
     let finding = format!(
         "{:.1} GB/s read by {threads} threads ({:.1} in slow passes)",
         rate.high / 1e9,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use lowtide_engine::{Forecast, LoadOptions, Model, ProductGroup, Traffic};
+use lowtide_engine::{Forecast, LoadOptions, Model, ProductGroup, Room, Traffic};
 use lowtide_kernels::compute::Compute;
 use lowtide_kernels::format::Format;
 use lowtide_kernels::isa::Isa;
@@ -14,7 +14,7 @@ use lowtide_residency::{ResidencyError, SpreadProbe};
 
 use crate::failure::{Failure, STATUS_RUNNING};
 use crate::pass_probe::{PassProbe, PassTimes};
-use crate::probe::{Rate, memory_bandwidth, prompt_products};
+use crate::probe::{Rate, buffer_bytes, memory_bandwidth, prompt_products};
 use crate::store::Store;
 use crate::trial::{TRIAL_BYTES, Trial};
 
@@ -24,6 +24,10 @@ const PROBE_SECONDS: f64 = 0.7;
 const BURST_SECONDS: f64 = 0.3;
 /// Where nothing passes through the ring: what it would read with.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// Reads are not made shorter than this, however little memory there is for them.
+const REQUEST_BYTES_MIN: u64 = 256 << 10;
+/// Nor is the memory that stands for weights; the budget's reserve covers both.
+const BUFFER_BYTES_MIN: usize = 1 << 20;
 
 /// What was measured.
 #[derive(Debug, Clone)]
@@ -93,19 +97,29 @@ impl Machine {
         };
         let isa = Isa::from_env().map_err(|e| refused(&e))?;
         let mut compute = Compute::new(isa, threads).map_err(|e| refused(&e))?;
-        let memory = memory_bandwidth(threads, PROBE_SECONDS / 2.0);
+        let left = Room::read(options.memory).map_err(|e| refused(&e))?.left_bytes;
+        // What measuring needs beside its buffers: stacks, results, more of the program.
+        let left = left - left / 8;
+        let reads = Reads::of(forecast).within(left / 2);
+        let beside_reads = usize::try_from(left.saturating_sub(reads.bytes()));
+        let bytes = buffer_bytes().min(beside_reads.unwrap_or(usize::MAX)).max(BUFFER_BYTES_MIN);
+        let memory = memory_bandwidth(threads, bytes, PROBE_SECONDS / 2.0);
         let width = usize::try_from(model.config().embedding_length).unwrap_or(0);
         let groups = model.pass_shape();
         let format = main_format(&groups);
-        let prompt = prompt_products(&mut compute, format, width, PROBE_SECONDS / 2.0)?;
-        let mut probe = PassProbe::new(&groups)?;
+        let prompt = prompt_products(&mut compute, format, width, bytes, PROBE_SECONDS / 2.0)?;
+        let mut probe = PassProbe::new(&groups, bytes)?;
         let pass = probe.run(&mut compute, PROBE_SECONDS)?;
         let (path, trial) = subject.path()?;
-        let disk = Disk::measure(&path, forecast, &mut |stop| {
+        let mut disk = Disk::measure(&path, reads, &mut |stop| {
             let times = probe.run(&mut compute, PROBE_SECONDS);
             stop.store(true, Ordering::Relaxed);
             times
         })?;
+        drop(probe);
+        if let (Some(disk), Some(forecast)) = (&mut disk, forecast) {
+            disk.burst = Burst::measure(&path, forecast, left)?;
+        }
         drop(trial);
         Ok(Self { disk, memory, pass, prompt })
     }
@@ -133,17 +147,45 @@ impl Subject {
     }
 }
 
+/// How the disk is read: bytes of a read, and reads at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reads {
+    request_bytes: u64,
+    depth: u32,
+}
+
+impl Reads {
+    /// As the ring of a run would.
+    fn of(forecast: Option<&Forecast>) -> Self {
+        let request = forecast.map_or(0, |forecast| forecast.request_bytes);
+        let request_bytes =
+            if request > 0 { request.next_multiple_of(4096) } else { REQUEST_BYTES };
+        Self { request_bytes, depth: forecast.map_or(8, |forecast| forecast.queue_depth).max(1) }
+    }
+
+    fn bytes(self) -> u64 {
+        self.request_bytes * u64::from(self.depth)
+    }
+
+    /// In at most `bytes` of memory: fewer at once, then shorter ones.
+    fn within(self, bytes: u64) -> Self {
+        let affordable = u32::try_from(bytes / self.request_bytes).unwrap_or(u32::MAX);
+        let shortest = (bytes / 4096 * 4096).max(REQUEST_BYTES_MIN);
+        Self {
+            request_bytes: self.request_bytes.min(shortest),
+            depth: self.depth.min(affordable).max(1),
+        }
+    }
+}
+
 impl Disk {
     fn measure(
         path: &Path,
-        forecast: Option<&Forecast>,
+        reads: Reads,
         compute: &mut dyn FnMut(&AtomicBool) -> Result<PassTimes>,
     ) -> Result<Option<Self>> {
         let broken = |error: ResidencyError| Failure::from_lines(&error, STATUS_RUNNING);
-        let request = forecast.map_or(0, |forecast| forecast.request_bytes);
-        let request = if request > 0 { request.next_multiple_of(4096) } else { REQUEST_BYTES };
-        let depth = forecast.map_or(8, |forecast| forecast.queue_depth);
-        let mut probe = match SpreadProbe::open(path, request, depth) {
+        let mut probe = match SpreadProbe::open(path, reads.request_bytes, reads.depth) {
             Err(ResidencyError::Probe { .. }) => return Ok(None),
             probe => probe.map_err(broken)?,
         };
@@ -166,18 +208,20 @@ impl Disk {
             again,
             busy: busy.map_err(broken)?,
             pass_s: times?.typical_s,
-            burst: forecast.map_or(Ok(None), |forecast| Burst::measure(path, forecast))?,
+            burst: None,
         }))
     }
 }
 
 impl Burst {
-    /// Reads as many experts at once as a layer misses of those that a token uses.
-    fn measure(path: &Path, forecast: &Forecast) -> Result<Option<Self>> {
+    /// Reads as many experts at once as a layer misses of those that a token uses, or as `bytes` of memory
+    /// hold.
+    fn measure(path: &Path, forecast: &Forecast, bytes: u64) -> Result<Option<Self>> {
         let broken = |error: ResidencyError| Failure::from_lines(&error, STATUS_RUNNING);
         let Some(reads) = forecast.experts else { return Ok(None) };
-        let missed = reads.missed(Traffic::Mild).round().max(1.0);
         let request = (reads.unit_bytes / u64::from(reads.pieces.max(1))).next_multiple_of(4096);
+        let affordable = bytes / (request * u64::from(reads.pieces)).max(1);
+        let missed = reads.missed(Traffic::Mild).round().min(affordable as f64).max(1.0);
         let mut probe = match SpreadProbe::open(path, request, missed as u32 * reads.pieces) {
             Err(ResidencyError::Probe { .. }) => return Ok(None),
             probe => probe.map_err(broken)?,
@@ -195,4 +239,18 @@ fn main_format(groups: &[ProductGroup]) -> Format {
         groups.iter().filter(same).map(|group| group.bytes() * u64::from(group.times)).sum()
     };
     Format::ALL.iter().copied().max_by_key(|format| bytes(*format)).unwrap_or(Format::F32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_become_fewer_and_then_shorter() {
+        let ring = Reads { request_bytes: 4 << 20, depth: 8 };
+        assert_eq!(ring.within(40 << 20), ring);
+        assert_eq!(ring.within(13 << 20), Reads { depth: 3, ..ring });
+        assert_eq!(ring.within((1 << 20) + 5), Reads { request_bytes: 1 << 20, depth: 1 });
+        assert_eq!(ring.within(0), Reads { request_bytes: REQUEST_BYTES_MIN, depth: 1 });
+    }
 }

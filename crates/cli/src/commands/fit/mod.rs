@@ -108,6 +108,7 @@ pub fn fit(args: &FitArgs) -> Result<()> {
             (name.to_string(), Some(outline.fetched_bytes()), Subject::Elsewhere(store))
         }
     };
+    model.release_read_ahead().map_err(opening)?;
     let machine = Machine::measure(&subject, &model, &options, plans.forecast.as_ref())?;
     let document = document(name, fetched_bytes, plans, &model, &machine);
     if args.json {
