@@ -91,6 +91,16 @@ pub struct Budget {
     pub streamed_bytes: u64,
 }
 
+impl Budget {
+    /// What does not give way to others once it is there: all but the pinned weights, which are pages of the file
+    /// and may be others' as well.
+    pub(crate) fn firm_bytes(&self) -> u64 {
+        [self.ring_bytes, self.expert_cache_bytes, self.table_bytes]
+            .into_iter()
+            .fold(self.fixed.total(), u64::saturating_add)
+    }
+}
+
 /// The refusal of a budget below the floor: three lines, with the arithmetic and the mend.
 #[derive(Debug)]
 pub(crate) struct BelowFloor {

@@ -8,6 +8,7 @@ use lowtide_kernels::format::dequantize;
 use lowtide_kernels::isa::Isa;
 use lowtide_kernels::quantize::Keep;
 use lowtide_kernels::rope::RopeTable;
+use lowtide_mapping::{Claim, MemoryLimits, PlanTurn};
 use lowtide_model::ModelConfig;
 use lowtide_residency::{Board, Store};
 use lowtide_tokenizer::Tokenizer;
@@ -113,6 +114,8 @@ pub struct Engine {
     pub(crate) guess_experts: bool,
     pub(crate) passed: Passed,
     vector_bytes: Vec<u8>,
+    /// What the plan takes by and by: others that plan meanwhile leave it alone.
+    _claim: Option<Claim>,
 }
 
 /// How far a call has come, in tokens.
@@ -135,8 +138,10 @@ impl Engine {
     /// become unreadable.
     pub fn new(model: Model, options: &LoadOptions) -> Result<Self, Error> {
         let compute = planner::compute(options)?;
+        let turn = PlanTurn::wait(&MemoryLimits::read()?);
         let Planned { plan, tiles, bound, budget, sizes } =
-            planner::planned(&model, options, &compute)?;
+            planner::planned(&model, options, &compute, turn.claimed_bytes())?;
+        let claim = turn.claim(budget.firm_bytes());
         if !plan.is_all_resident() {
             model.release_read_ahead()?;
         }
@@ -160,6 +165,7 @@ impl Engine {
             guess_experts: options.guess_experts,
             passed: Passed::default(),
             vector_bytes: Vec::new(),
+            _claim: claim,
         };
         engine.prepare_rope()?;
         Ok(engine)

@@ -1,6 +1,7 @@
 //! "Will it fit, and what would change it": the planner's answers, without readying the model.
 
 use lowtide_kernels::compute::Compute;
+use lowtide_mapping::{MemoryLimits, claimed_bytes};
 use lowtide_residency::{StoreOptions, UNIT_SLICES, Use};
 
 use crate::budget::{Budget, MemoryLimit};
@@ -182,7 +183,8 @@ impl<'m> Forecaster<'m> {
     }
 
     fn forecast(&self, options: &LoadOptions) -> Result<Forecast, Error> {
-        let planned = planner::planned(self.model, options, &self.compute)?;
+        let claimed = claimed_bytes(&MemoryLimits::read()?);
+        let planned = planner::planned(self.model, options, &self.compute, claimed)?;
         let Planned { plan, bound, budget, sizes, .. } = planned;
         let bytes = |is_counted: fn(&Use) -> bool| {
             let counted = plan.extents().iter().filter(|x| is_counted(&x.usage));

@@ -48,9 +48,10 @@ pub(crate) struct Sizes {
     pub keep: Keep,
 }
 
-/// The smallest of all limits and of what is available, less a reserve for the rest of the machine.
-pub(crate) fn auto_budget(limits: &MemoryLimits) -> u64 {
-    let room = limits.available_bytes();
+/// The smallest of all limits and of what is available beside what others have `claimed`, less a reserve for the
+/// rest of the machine.
+pub(crate) fn auto_budget(limits: &MemoryLimits, claimed: u64) -> u64 {
+    let room = limits.available_beside(claimed);
     room - (room / 16).clamp(64 << 20, 1 << 30).min(room / 8)
 }
 
@@ -84,15 +85,16 @@ pub(crate) fn compute(options: &LoadOptions) -> Result<Compute, Error> {
     Ok(Compute::new(isa, threads)?)
 }
 
-/// The plan for `model` within the budget of `options`.
+/// The plan for `model` within the budget of `options`, where others have `claimed` so many bytes.
 pub(crate) fn planned(
     model: &Model,
     options: &LoadOptions,
     compute: &Compute,
+    claimed: u64,
 ) -> Result<Planned, Error> {
     let (total, given) = match options.memory {
         MemoryLimit::Bytes(bytes) => (bytes, true),
-        MemoryLimit::Auto => (auto_budget(&MemoryLimits::read()?), false),
+        MemoryLimit::Auto => (auto_budget(&MemoryLimits::read()?, claimed), false),
     };
     Planner { model, options, total, given, keep: model.bound.keeps.weights, compute }.plan()
 }

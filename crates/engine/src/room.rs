@@ -2,7 +2,7 @@
 //! answer may become.
 
 use lowtide_kernels::attention::TILE_POSITIONS;
-use lowtide_mapping::{MemoryLimits, ProcessMemory};
+use lowtide_mapping::{MemoryLimits, ProcessMemory, claimed_bytes};
 
 use crate::budget::{KERNEL_RESERVE_BYTES, MemoryLimit};
 use crate::engine::LoadOptions;
@@ -28,7 +28,10 @@ impl Room {
     pub fn read(memory: MemoryLimit) -> Result<Self, Error> {
         let budget_bytes = match memory {
             MemoryLimit::Bytes(bytes) => bytes,
-            MemoryLimit::Auto => planner::auto_budget(&MemoryLimits::read()?),
+            MemoryLimit::Auto => {
+                let limits = MemoryLimits::read()?;
+                planner::auto_budget(&limits, claimed_bytes(&limits))
+            }
         };
         let process = ProcessMemory::read()?;
         let held = process.anonymous_bytes + process.file_bytes + KERNEL_RESERVE_BYTES;

@@ -112,6 +112,13 @@ impl MemoryLimits {
         self.groups.iter().filter_map(left).fold(host, u64::min)
     }
 
+    /// As [`MemoryLimits::available_bytes`], where others that share the limit have claimed so many bytes
+    /// ([`claimed_bytes`](crate::claimed_bytes)), of which a part is charged already.
+    #[must_use]
+    pub fn available_beside(&self, claimed: u64) -> u64 {
+        self.available_bytes().min(self.effective_bytes().saturating_sub(claimed))
+    }
+
     /// The own group: what this process is charged to.
     #[must_use]
     pub fn own(&self) -> Option<&MemoryGroup> {
