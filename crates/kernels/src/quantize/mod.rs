@@ -2,7 +2,7 @@
 //!
 //! A block of 32 values of one token becomes
 //! - `amax`, the largest magnitude, and `y = x * (127 / amax)`;
-//! - codes `q = round_half_even(y * r)`, which lie in -127..=127, with that one of four ratios `r` ([`LARGEST`]` / 127`) that
+//! - codes `q = round_half_even(y * r)`, which lie in -127..=127, with that one of four ratios `r` (`LARGEST / 127`) that
 //!   leaves the least `|y * r - q|^2 / r^2`, the first of equals: 10 to 13 % less than the first alone (heavy-tailed to
 //!   normal values), as which of them happen to lie near a code changes with the ratio;
 //! - the scale `d = amax / 127 * (y.q / q.q)`: of all scales the one that leaves the least squared error with these
@@ -38,7 +38,7 @@ pub const LANES: usize = 16;
 /// is met exactly; the next four would lower the error by 5 % more and cost as much again.
 const LARGEST: [f32; 4] = [127.0, 126.0, 124.0, 121.0];
 
-/// `r`: [`LARGEST`] as a factor of what is 127 at most.
+/// `r`: `LARGEST` as a factor of what is 127 at most.
 const RATIOS: [f32; 4] =
     [1.0, LARGEST[1] / LARGEST[0], LARGEST[2] / LARGEST[0], LARGEST[3] / LARGEST[0]];
 
