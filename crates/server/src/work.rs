@@ -5,14 +5,13 @@
 //! prompt of at most a context's tokens. Vectors, and answers that are gathered before they are sent, are taken from
 //! it before they are made. It waits while others' work takes the room, first come first served,
 //! and holds nothing of the account meanwhile, so that nobody waits for each other. What would never fit is
-//! refused at once. Long answers leave a quarter of the account to other requests: they are held for as long as
-//! they are made, which may be minutes.
+//! refused at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lowtide_mapping::heap;
 use tokio::runtime::Handle;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::error::ApiError;
@@ -23,44 +22,19 @@ use crate::limits::{
 /// From so many bytes on the heap is trimmed after a request's work: that takes a part of a millisecond.
 const TRIM_BYTES: usize = 1 << 20;
 
-/// An answer of at most one in so many bytes of the account is not long: it needs no share of what long ones have.
-const SHORT_DIVISOR: usize = 16;
-
 /// The account.
 pub struct Account {
     free: Arc<Semaphore>,
     bytes: usize,
-    /// What long answers may still hold together.
-    long_free: Arc<Semaphore>,
-    long_bytes: usize,
 }
 
 /// A request's part of it. Dropping it gives it back.
-pub struct Part(Mutex<Held>);
-
-#[derive(Default)]
-struct Held {
-    work: Option<OwnedSemaphorePermit>,
-    /// As many bytes of what long answers have, while it is one.
-    long: Option<OwnedSemaphorePermit>,
-}
-
-impl Held {
-    fn bytes(&self) -> usize {
-        self.work.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
-    }
-}
+pub struct Part(Mutex<Option<OwnedSemaphorePermit>>);
 
 impl Account {
     /// Of so many bytes.
     pub fn new(bytes: usize) -> Self {
-        let long_bytes = bytes / 4 * 3;
-        Self {
-            free: Arc::new(Semaphore::new(bytes)),
-            bytes,
-            long_free: Arc::new(Semaphore::new(long_bytes)),
-            long_bytes,
-        }
+        Self { free: Arc::new(Semaphore::new(bytes)), bytes }
     }
 
     /// The part of a request with a body of `body_bytes` until its JSON is read; waits for it.
@@ -72,7 +46,7 @@ impl Account {
         let permits = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
         let taken = timeout(WORK_TIMEOUT, Arc::clone(&self.free).acquire_many_owned(permits)).await;
         let permit = taken.map_err(|_| full())?.map_err(|_| full())?;
-        Ok(Part(Mutex::new(Held { work: Some(permit), long: None })))
+        Ok(Part(Mutex::new(Some(permit))))
     }
 
     /// What the work on a body is counted as once its values are known.
@@ -98,7 +72,7 @@ impl Account {
         let has = part.bytes();
         if bytes <= has {
             // Nothing of it was used: the tree takes no more than what stays.
-            drop(part.lock().work.as_mut().and_then(|permit| permit.split(has - bytes)));
+            drop(part.lock().as_mut().and_then(|permit| permit.split(has - bytes)));
             return Ok(());
         }
         self.grow(part, bytes)
@@ -110,20 +84,15 @@ impl Account {
     /// 503 where there is none.
     pub fn grow(&self, part: &Part, bytes: usize) -> Result<(), ApiError> {
         let mut held = part.lock();
-        let has = held.bytes();
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if bytes <= has {
             return Ok(());
         }
         let more = u32::try_from(bytes - has).unwrap_or(u32::MAX);
-        let take =
-            |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(more).map_err(|_| full());
-        if let Some(long) = &mut held.long {
-            long.merge(take(&self.long_free)?);
-        }
-        let work = take(&self.free)?;
-        match held.work.as_mut() {
-            Some(permit) => permit.merge(work),
-            None => held.work = Some(work),
+        let more = Arc::clone(&self.free).try_acquire_many_owned(more).map_err(|_| full())?;
+        match held.as_mut() {
+            Some(permit) => permit.merge(more),
+            None => *held = Some(more),
         }
         Ok(())
     }
@@ -134,61 +103,43 @@ impl Account {
     /// # Errors
     /// 413 where it could never fit, 503 where others' work leaves no room for too long.
     pub async fn hold(&self, part: &Part, bytes: usize) -> Result<(), ApiError> {
-        if bytes > self.long_bytes {
+        if bytes > self.bytes {
             return Err(ApiError::too_much(format!(
-                "the answer takes more memory than the {} MB that answers have in this budget; ask for less at a time (fewer texts, a smaller n, max_tokens or top_logprobs), or start the server with more --memory",
-                self.long_bytes / 1_000_000
+                "the answer takes more memory than the {} MB that requests have in this budget; ask for less at a time (fewer texts, a smaller n, max_tokens or top_logprobs), or start the server with more --memory",
+                self.bytes / 1_000_000
             )));
         }
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let is_long = bytes > self.bytes / SHORT_DIVISOR;
         if bytes <= part.bytes() {
-            let now = Arc::clone(&self.long_free).try_acquire_many_owned(permits).ok();
-            let long = now.filter(|_| is_long);
-            if long.is_some() || !is_long {
-                part.lock().long = long;
-                part.keep(bytes);
-                return Ok(());
-            }
+            part.keep(bytes);
+            return Ok(());
         }
         part.done();
-        let take = |of: &Arc<Semaphore>| Arc::clone(of).acquire_many_owned(permits);
-        let taken = timeout(WORK_TIMEOUT, async {
-            // This first: whoever waits for it takes no room from others.
-            let long = if is_long { Some(take(&self.long_free).await?) } else { None };
-            let work = Some(take(&self.free).await?);
-            Ok::<_, AcquireError>(Held { work, long })
-        });
-        *part.lock() = taken.await.map_err(|_| full())?.map_err(|_| full())?;
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let taken = timeout(WORK_TIMEOUT, Arc::clone(&self.free).acquire_many_owned(permits)).await;
+        *part.lock() = Some(taken.map_err(|_| full())?.map_err(|_| full())?);
         Ok(())
     }
 }
 
 impl Part {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<OwnedSemaphorePermit>> {
         // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of it.
     pub fn bytes(&self) -> usize {
-        self.lock().bytes()
+        self.lock().as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
     /// Gives back all but so many bytes. What is given back has been freed, and the allocator, which keeps small
     /// blocks for others, is told to let go of it first.
     pub fn keep(&self, bytes: usize) {
-        let beyond = |permit: &mut Option<OwnedSemaphorePermit>| {
-            let permit = permit.as_mut()?;
-            permit.split(permit.num_permits().saturating_sub(bytes))
-        };
-        let over = {
-            let mut held = self.lock();
-            Held { work: beyond(&mut held.work), long: beyond(&mut held.long) }
-        };
-        if over.bytes() < TRIM_BYTES {
-            return;
-        }
+        let over = self.lock().as_mut().and_then(|permit| {
+            let over = permit.num_permits().saturating_sub(bytes);
+            permit.split(over)
+        });
+        let Some(over) = over.filter(|over| over.num_permits() >= TRIM_BYTES) else { return };
         let trim = move || {
             heap::trim();
             drop(over);
@@ -296,29 +247,6 @@ mod tests {
         account.grow(&part, 4 << 20).unwrap();
         assert_eq!((part.bytes(), account.free.available_permits()), (4 << 20, 6 << 20));
         assert_eq!(account.grow(&part, 11 << 20).unwrap_err().status, 503);
-    }
-
-    #[tokio::test]
-    async fn long_answers_leave_room_for_other_requests() {
-        let account = Account::new(10 << 20);
-        let long = account.begin(100).await.unwrap();
-        assert_eq!(account.hold(&long, 8 << 20).await.unwrap_err().status, 413);
-        account.hold(&long, 7 << 20).await.unwrap();
-        assert_eq!(account.grow(&long, 8 << 20).unwrap_err().status, 503);
-        // A body of 20 kB, and a short answer to it.
-        let now = Duration::from_millis(200);
-        let other = timeout(now, account.begin(20_000)).await.expect("there is room").unwrap();
-        account.parsed(&other, 20_000, 20_000).unwrap();
-        timeout(now, account.hold(&other, 600_000)).await.expect("there is room").unwrap();
-        // Another long one waits, and takes no room meanwhile.
-        let waits = account.begin(100).await.unwrap();
-        assert!(timeout(now, account.hold(&waits, 1 << 20)).await.is_err());
-        assert_eq!(waits.bytes(), 0);
-        drop(long);
-        account.hold(&waits, 1 << 20).await.unwrap();
-        waits.done();
-        drop(other);
-        assert!(account.long_free.acquire_many(10 << 20 >> 2 << 1).await.is_ok());
     }
 
     #[test]
