@@ -344,9 +344,7 @@ impl Starter {
             }
         }
     }
-}
 
-impl Starter {
     /// Bytes of a range that are in the page cache; 0 where the kernel does not say. It is for the figures: an
     /// error shows in the populate, if at all.
     fn cached_bytes(&mut self, source: usize, range: &Range<usize>) -> u64 {

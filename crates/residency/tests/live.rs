@@ -101,10 +101,10 @@ fn what_is_in_the_page_cache_already_is_not_counted_as_read() {
         tiles(&store).into_iter().for_each(|id| check(&store, id));
         store.end_pass().unwrap()
     };
-    for (budget, least) in [(200 * MIB, 0.9), (16 * MIB, 0.9)] {
+    for budget in [200 * MIB, 16 * MIB] {
         evict_file(&std::fs::File::open(&model.path).unwrap()).unwrap();
         let first = pass(budget);
-        assert!(first.read_bytes() as f64 >= least * first.populated_bytes as f64, "{first:?}");
+        assert!(first.read_bytes() as f64 >= 0.9 * first.populated_bytes as f64, "{first:?}");
     }
     // All of it, as somebody else has read it.
     std::fs::read(&model.path).unwrap();
