@@ -159,7 +159,10 @@ fn answers_with_log_probabilities_are_counted_and_written_piece_by_piece() {
     // 3.7 MB each: there is room for two of them.
     std::thread::scope(|scope| {
         for _ in 0..5 {
-            scope.spawn(|| assert!(matches!(chat().0, 200 | 503)));
+            scope.spawn(|| {
+                let (status, answer) = chat();
+                assert!(matches!(status, 200 | 503), "{status} {answer}");
+            });
         }
     });
     let grown = peak(&server) - before;
