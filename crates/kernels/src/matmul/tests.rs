@@ -223,6 +223,7 @@ fn large_shapes(computes: &mut [Compute]) {
         for (rows, k, cols) in [
             (37, 2304, 5),
             (24, 1280, 64),
+            (57, 4352, 49),
             (5, 4096, 1),
             (40, 4096, 1),
             (130, 768, 3),

@@ -130,7 +130,7 @@ fn group<B: Unpack, const SIDES: usize>(
         std::array::from_fn(|row| as_blocks(job.row(first + (8 * side + row).min(rows - 1))))
     });
     let blocks = weights[0][0].len();
-    let step = Tile::step(blocks, B::GROUPS, cols);
+    let step = Tile::step(blocks, B::GROUPS, 1, cols);
     let mut next = Next::new(job, first, 8 * SIDES);
     for start in (0..blocks).step_by(step) {
         let end = blocks.min(start + step);
@@ -166,7 +166,7 @@ fn wide_group<B: Unpack, const GROUPS: usize>(
     });
     let blocks = weights[0][0][0].len();
     // The groups share the tile.
-    let step = Tile::step(blocks, GROUPS * B::GROUPS, job.x.cols());
+    let step = Tile::step(blocks, B::GROUPS, GROUPS, job.x.cols());
     let mut next = Next::new(job, first, 16 * GROUPS);
     for start in (0..blocks).step_by(step) {
         let len = blocks.min(start + step) - start;
