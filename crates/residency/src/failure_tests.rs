@@ -17,6 +17,16 @@ fn plan(extents: &Extents, weights_budget_bytes: u64) -> Plan {
     Plan::new(extents.clone(), input).unwrap()
 }
 
+/// 40 tiles of 1 MiB each, and a plan with memory for half of them.
+fn forty_tiles() -> (Extents, Plan) {
+    let mut x = Extents::new();
+    for i in 0..40 {
+        x.push(SourceId(0), i * MIB, MIB, Use::Tile).unwrap();
+    }
+    let plan = plan(&x, 20 * MIB);
+    (x, plan)
+}
+
 /// Starts all that may be started.
 fn issues(schedule: &mut Schedule) -> Vec<Issue> {
     std::iter::from_fn(|| schedule.next_issue()).collect()
@@ -24,11 +34,7 @@ fn issues(schedule: &mut Schedule) -> Vec<Issue> {
 
 #[test]
 fn tiles_that_failed_are_read_again_by_the_next_pass() {
-    let mut x = Extents::new();
-    for i in 0..40 {
-        x.push(SourceId(0), i * MIB, MIB, Use::Tile).unwrap();
-    }
-    let plan = plan(&x, 20 * MIB);
+    let (x, plan) = forty_tiles();
     assert!(plan.slots > 2 && plan.sums.pinned_bytes > 8 * MIB, "{:?}", plan.sums);
     let depth = Depth { slots: 64, pinned: 64, shared: false };
     let mut schedule = Schedule::new(&plan, depth);
@@ -54,11 +60,7 @@ fn tiles_that_failed_are_read_again_by_the_next_pass() {
 /// What is still with the disk when a pass begins may have failed before: it is read again, and fails once only.
 #[test]
 fn tiles_that_were_under_way_are_read_again() {
-    let mut x = Extents::new();
-    for i in 0..40 {
-        x.push(SourceId(0), i * MIB, MIB, Use::Tile).unwrap();
-    }
-    let plan = plan(&x, 20 * MIB);
+    let (_, plan) = forty_tiles();
     let mut schedule = Schedule::new(&plan, Depth { slots: 64, pinned: 64, shared: false });
     schedule.begin_pass(|_| false);
     let under_way = issues(&mut schedule);
