@@ -4,7 +4,7 @@ use super::Error;
 use super::shape::{Experts, Family, Latent, Rope, Routing, Shape};
 
 /// What most tiny mixtures have.
-const EXPERTS: Experts = Experts {
+pub(super) const EXPERTS: Experts = Experts {
     count: 8,
     used: 2,
     feed_forward: 256,
@@ -40,6 +40,29 @@ impl Shape {
         "qwen2moe-tiny",
         "granitemoe-tiny",
         "glm4moe-tiny",
+        "granite-tiny",
+        "gemma-tiny",
+        "gemma2-tiny",
+        "minimax-m2-tiny",
+        "dots1-tiny",
+        "deepseek-tiny",
+        "ernie4_5-tiny",
+        "ernie4_5-moe-tiny",
+        "qwen2vl-tiny",
+        "qwen3vl-tiny",
+        "qwen3vlmoe-tiny",
+        "seed_oss-tiny",
+        "internlm2-tiny",
+        "mistral3-tiny",
+        "bailingmoe2-tiny",
+        "glm4-tiny",
+        "phi-tiny",
+        "smollm3-tiny",
+        "hunyuan-moe-tiny",
+        "hunyuan-dense-tiny",
+        "olmo2-tiny",
+        "llama-fused-tiny",
+        "qwen2-fused-tiny",
         "qwen3-30b-a3b",
         "gpt-oss-20b",
         "gpt-oss-120b",
@@ -94,126 +117,6 @@ impl Shape {
                 context: 32_768,
                 rope_base: 1e6,
                 ..llama(32, 4096, 14_336, 32)
-            },
-            _ => return None,
-        })
-    }
-
-    /// Shapes of a few layers that a test runs in milliseconds: every dimension differs from every other where the family lets it,
-    /// so that a mix-up of two of them cannot pass, and rows are whole super-blocks of 256.
-    fn tiny(name: &str) -> Option<Shape> {
-        let base = Shape {
-            kv_heads: 2,
-            vocabulary: 384,
-            context: 512,
-            ..Shape::llama(name, 3, 256, 512, 4)
-        };
-        let experts = EXPERTS;
-        let wide = Shape { head: 128, rope_base: 1e6, rms_epsilon: 1e-6, ..base.clone() };
-        Some(match name {
-            "llama-tiny" => base,
-            "llama3-tiny" => {
-                Shape { rope: Rope::Llama3(8.0, 128), rope_base: 5e5, tied: true, ..base }
-            }
-            "qwen2-tiny" => Shape { family: Family::Qwen2, qkv_bias: true, rope_base: 1e6, ..base },
-            "qwen3-tiny" => Shape { family: Family::Qwen3, tied: true, ..wide },
-            // Seven layers: one of full attention among six of the window.
-            "gemma3-tiny" => Shape {
-                family: Family::Gemma3,
-                tied: true,
-                window: Some(16),
-                layers: 7,
-                kv_heads: 1,
-                ..wide
-            },
-            "mixtral-tiny" => {
-                let experts = Experts { feed_forward: 512, ..experts };
-                Shape { experts: Some(experts), ..base }
-            }
-            "qwen3moe-tiny" => Shape {
-                family: Family::Qwen3Moe,
-                experts: Some(Experts { used: 3, ..experts }),
-                ..wide
-            },
-            "olmoe-tiny" => Shape {
-                family: Family::Olmoe,
-                kv_heads: 4,
-                feed_forward: 256,
-                experts: Some(experts),
-                ..base
-            },
-            "gpt-oss-tiny" => Shape {
-                family: Family::GptOss,
-                layers: 4,
-                qkv_bias: true,
-                window: Some(16),
-                rope: Rope::Yarn(4.0, 128),
-                experts: Some(experts),
-                ..base
-            },
-            _ => return Shape::tiny_mixture(name, base),
-        })
-    }
-
-    /// Of families that share experts, group them, or score them otherwise.
-    fn tiny_mixture(name: &str, base: Shape) -> Option<Shape> {
-        let shared = Experts { shared: 1, dense_lead: 1, ..EXPERTS };
-        let sigmoid = Routing {
-            gating: 2,
-            normalised: true,
-            scale: 2.5,
-            groups: 4,
-            groups_used: 2,
-            biased: true,
-        };
-        let latent =
-            Latent { query_rank: 0, kv_rank: 256, head_nope: 64, head_rope: 32, head_value: 64 };
-        Some(match name {
-            "deepseek3-fused-tiny" => {
-                let experts = Experts { fused: true, dense_lead: 0, ..shared };
-                Shape { experts: Some(experts), ..Shape::tiny_mixture("deepseek3-tiny", base)? }
-            }
-            "deepseek3-tiny" => Shape {
-                family: Family::Deepseek2,
-                kv_heads: 4,
-                head: 96,
-                rope: Rope::Yarn(4.0, 16),
-                experts: Some(Experts { count: 16, used: 3, routing: sigmoid, ..shared }),
-                latent: Some(Latent { query_rank: 256, ..latent }),
-                ..base
-            },
-            "qwen2moe-tiny" => Shape {
-                family: Family::Qwen2Moe,
-                qkv_bias: true,
-                rope_base: 1e6,
-                experts: Some(Experts { shared: 2, dense_lead: 0, ..shared }),
-                ..base
-            },
-            "granitemoe-tiny" => Shape {
-                family: Family::GraniteMoe,
-                tied: true,
-                experts: Some(Experts { feed_forward: 512, shared: 1, dense_lead: 0, ..shared }),
-                ..base
-            },
-            "glm4moe-tiny" => Shape {
-                family: Family::Glm4Moe,
-                head: 128,
-                qkv_bias: true,
-                experts: Some(Experts {
-                    routing: Routing { groups: 1, groups_used: 1, ..sigmoid },
-                    ..shared
-                }),
-                ..base
-            },
-            "deepseek2-tiny" => Shape {
-                family: Family::Deepseek2,
-                // Below 26 layers the reference engine expects a low-rank query: this number says "lite".
-                layers: 26,
-                kv_heads: 4,
-                head: 96,
-                experts: Some(shared),
-                latent: Some(latent),
-                ..base
             },
             _ => return None,
         })

@@ -3,7 +3,7 @@
 use lowtide_gguf::write::HeaderWriter;
 
 use super::Spec;
-use super::shape::{Family, Rope, Shape};
+use super::shape::{Experts, Family, Rope, Shape};
 
 /// Version of the block formats (`GGML_QNT_VERSION`).
 const QUANTIZATION_VERSION: u32 = 2;
@@ -31,6 +31,31 @@ pub(super) fn put(writer: &mut HeaderWriter, spec: &Spec) {
     put_rope_scaling(writer, shape.rope, &key);
     put_experts(writer, shape, &key);
     put_multipliers(writer, shape, &key);
+    put_others(writer, shape.family, &key);
+}
+
+/// Keys that only some families have.
+fn put_others(writer: &mut HeaderWriter, family: Family, key: &dyn Fn(&str) -> String) {
+    match family {
+        // Small, so that they show.
+        Family::Gemma2 => {
+            writer
+                .f32(&key("attn_logit_softcapping"), 4.0)
+                .f32(&key("final_logit_softcapping"), 5.0);
+        }
+        // From position 16 on attention is sharper.
+        Family::Mistral3 => {
+            writer.f32(&key("attention.temperature_scale"), 0.5);
+        }
+        Family::Qwen2Vl => {
+            writer.i32s(&key("rope.dimension_sections"), &[8, 12, 12, 0]);
+        }
+        // Interleaved: as many of each as all positions together have.
+        Family::Qwen3Vl | Family::Qwen3VlMoe => {
+            writer.i32s(&key("rope.dimension_sections"), &[22, 21, 21, 0]);
+        }
+        _ => {}
+    }
 }
 
 fn put_attention(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> String) {
@@ -83,13 +108,14 @@ fn put_experts(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> S
     writer
         .u32(&key("expert_count"), experts.count as u32)
         .u32(&key("expert_used_count"), experts.used as u32);
-    // In the others an expert is as wide as `feed_forward_length` says.
-    let own_width =
-        [Family::Qwen2Moe, Family::Qwen3Moe, Family::GptOss, Family::Deepseek2, Family::Glm4Moe];
-    if own_width.contains(&shape.family) {
+    // In these an expert is as wide as `feed_forward_length` says.
+    let dense_width = [Family::Llama, Family::Olmoe, Family::GraniteMoe];
+    if !dense_width.contains(&shape.family) {
         writer.u32(&key("expert_feed_forward_length"), experts.feed_forward as u32);
     }
-    if matches!(shape.family, Family::Qwen2Moe | Family::GraniteMoe) && experts.shared > 0 {
+    let joint_width =
+        [Family::Qwen2Moe, Family::GraniteMoe, Family::HunyuanMoe, Family::Ernie45Moe];
+    if joint_width.contains(&shape.family) && experts.shared > 0 {
         let joint = experts.shared * experts.feed_forward;
         writer.u32(&key("expert_shared_feed_forward_length"), joint as u32);
     }
@@ -99,7 +125,37 @@ fn put_experts(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> S
             .u32(&key("expert_group_count"), routing.groups as u32)
             .u32(&key("expert_group_used_count"), routing.groups_used as u32);
     }
-    if matches!(shape.family, Family::Deepseek2 | Family::Glm4Moe) {
+    put_routing(writer, shape.family, experts, key);
+    if shape.family == Family::Deepseek2 {
+        writer.f32(&key("rope.scaling.yarn_log_multiplier"), 0.0707);
+    }
+}
+
+fn put_routing(
+    writer: &mut HeaderWriter,
+    family: Family,
+    experts: Experts,
+    key: &dyn Fn(&str) -> String,
+) {
+    let routing = experts.routing;
+    match family {
+        Family::Ernie45Moe => {
+            writer
+                .u32(&key("leading_dense_block_count"), experts.dense_lead as u32)
+                .u32(&key("interleave_moe_layer_step"), 1);
+        }
+        Family::MinimaxM2 => {
+            writer.u32(&key("expert_gating_func"), routing.gating);
+        }
+        Family::Deepseek => {
+            writer
+                .u32(&key("leading_dense_block_count"), experts.dense_lead as u32)
+                .u32(&key("expert_shared_count"), experts.shared as u32);
+        }
+        _ => {}
+    }
+    let all = [Family::Deepseek2, Family::Glm4Moe, Family::Dots1, Family::BailingMoe2];
+    if all.contains(&family) {
         writer
             .u32(&key("leading_dense_block_count"), experts.dense_lead as u32)
             .u32(&key("expert_shared_count"), experts.shared as u32)
@@ -107,14 +163,11 @@ fn put_experts(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> S
             .bool(&key("expert_weights_norm"), routing.normalised)
             .u32(&key("expert_gating_func"), routing.gating);
     }
-    if shape.family == Family::Deepseek2 {
-        writer.f32(&key("rope.scaling.yarn_log_multiplier"), 0.0707);
-    }
 }
 
 /// Granite's scales, of the size that its models have.
 fn put_multipliers(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> String) {
-    if shape.family == Family::GraniteMoe {
+    if matches!(shape.family, Family::GraniteMoe | Family::Granite) {
         writer
             .f32(&key("embedding_scale"), 12.0)
             .f32(&key("residual_scale"), 0.22)
@@ -123,7 +176,10 @@ fn put_multipliers(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) 
     }
 }
 
-/// Dimensions of a head that are rotated: GLM rotates half.
+/// Dimensions of a head that are rotated: some families rotate half.
 fn rotated(shape: &Shape) -> u64 {
-    if shape.family == Family::Glm4Moe { shape.head / 2 } else { shape.head }
+    match shape.family {
+        Family::Glm4Moe | Family::Glm4 | Family::MinimaxM2 | Family::BailingMoe2 => shape.head / 2,
+        _ => shape.head,
+    }
 }

@@ -18,6 +18,7 @@ mod shape;
 mod skew;
 mod stream;
 mod tensors;
+mod tiny;
 mod vocab;
 
 use std::path::{Path, PathBuf};

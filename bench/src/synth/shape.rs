@@ -19,6 +19,27 @@ pub enum Family {
     Qwen2Moe,
     GraniteMoe,
     Glm4Moe,
+    Granite,
+    Gemma,
+    Gemma2,
+    MinimaxM2,
+    Dots1,
+    Deepseek,
+    Ernie45,
+    Ernie45Moe,
+    Qwen2Vl,
+    Qwen3Vl,
+    Qwen3VlMoe,
+    SeedOss,
+    Internlm2,
+    Mistral3,
+    BailingMoe2,
+    Glm4,
+    Phi3,
+    SmolLm3,
+    HunyuanMoe,
+    HunyuanDense,
+    Olmo2,
 }
 
 impl Family {
@@ -37,6 +58,27 @@ impl Family {
             Family::Qwen2Moe => "qwen2moe",
             Family::GraniteMoe => "granitemoe",
             Family::Glm4Moe => "glm4moe",
+            Family::Granite => "granite",
+            Family::Gemma => "gemma",
+            Family::Gemma2 => "gemma2",
+            Family::MinimaxM2 => "minimax-m2",
+            Family::Dots1 => "dots1",
+            Family::Deepseek => "deepseek",
+            Family::Ernie45 => "ernie4_5",
+            Family::Ernie45Moe => "ernie4_5-moe",
+            Family::Qwen2Vl => "qwen2vl",
+            Family::Qwen3Vl => "qwen3vl",
+            Family::Qwen3VlMoe => "qwen3vlmoe",
+            Family::SeedOss => "seed_oss",
+            Family::Internlm2 => "internlm2",
+            Family::Mistral3 => "mistral3",
+            Family::BailingMoe2 => "bailingmoe2",
+            Family::Glm4 => "glm4",
+            Family::Phi3 => "phi3",
+            Family::SmolLm3 => "smollm3",
+            Family::HunyuanMoe => "hunyuan-moe",
+            Family::HunyuanDense => "hunyuan-dense",
+            Family::Olmo2 => "olmo2",
         }
     }
 }
@@ -152,6 +194,8 @@ pub struct Shape {
     pub tied: bool,
     /// Biases of query, key and value.
     pub qkv_bias: bool,
+    /// Query, key and value are one tensor.
+    pub fused_qkv: bool,
     /// Experts.
     pub experts: Option<Experts>,
     /// Latent attention.
@@ -187,6 +231,7 @@ impl Shape {
             window: None,
             tied: false,
             qkv_bias: false,
+            fused_qkv: false,
             experts: None,
             latent: None,
             skew: None,

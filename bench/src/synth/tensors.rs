@@ -72,7 +72,7 @@ struct List<'a> {
 pub(super) fn list(shape: &Shape, mix: &Mix) -> Result<Vec<TensorSpec>, Error> {
     let mut list = List { shape, mix, layer: 0, tensors: Vec::new() };
     let (width, vocabulary) = (shape.embedding, shape.vocabulary);
-    let gemma = shape.family == Family::Gemma3;
+    let gemma = matches!(shape.family, Family::Gemma | Family::Gemma2 | Family::Gemma3);
     // Rows of a tied embedding are the output's; others are scaled so that layers add to them rather than drown them.
     if shape.tied {
         // Gemma multiplies embeddings by the root of the width: rows of unit length, and the gain goes into the last norm.
@@ -109,6 +109,20 @@ pub(super) fn list(shape: &Shape, mix: &Mix) -> Result<Vec<TensorSpec>, Error> {
             name: tensor.ty.to_string(),
             known: "the formats that weights are stored in".into(),
         }),
+    }
+}
+
+/// Lengths of the norms of queries and keys, in families that have them: of a head, or of all.
+fn normed(shape: &Shape) -> Option<(u64, u64)> {
+    use Family::{
+        BailingMoe2, Dots1, Gemma3, Glm4Moe, HunyuanDense, HunyuanMoe, MinimaxM2, Olmo2, Olmoe,
+        Qwen3, Qwen3Moe, Qwen3Vl, Qwen3VlMoe,
+    };
+    match shape.family {
+        Qwen3 | Qwen3Moe | Qwen3Vl | Qwen3VlMoe | Gemma3 | Glm4Moe | Dots1 | BailingMoe2
+        | HunyuanDense | HunyuanMoe => Some((shape.head, shape.head)),
+        Olmoe | Olmo2 | MinimaxM2 => Some((shape.heads * shape.head, shape.kv_heads * shape.head)),
+        _ => None,
     }
 }
 
@@ -160,11 +174,35 @@ impl List<'_> {
     fn attention(&mut self) {
         let shape = self.shape;
         let width = shape.embedding;
-        self.block_vector("attn_norm.weight", width, NORM);
+        if shape.family != Family::Olmo2 {
+            self.block_vector("attn_norm.weight", width, NORM);
+        }
         if shape.latent.is_some() {
             return self.latent_attention();
         }
         let (query, key) = (shape.heads * shape.head, shape.kv_heads * shape.head);
+        self.queries_keys_values(query, key);
+        if let Some((query, key)) = normed(shape) {
+            self.block_vector("attn_q_norm.weight", query, Fill::Uniform(1.2, 2.2));
+            self.block_vector("attn_k_norm.weight", key, NORM);
+        }
+        self.block_matrix("attn_output.weight", Role::Attention, &[query, width], 1.0);
+        if shape.family == Family::GptOss {
+            self.block_vector("attn_output.bias", width, BIAS);
+            self.block_vector("attn_sinks.weight", shape.heads, SINK);
+        }
+    }
+
+    fn queries_keys_values(&mut self, query: u64, key: u64) {
+        let (shape, width) = (self.shape, self.shape.embedding);
+        if shape.fused_qkv {
+            let all = query + 2 * key;
+            self.block_matrix("attn_qkv.weight", Role::Attention, &[width, all], QUERY_KEY_GAIN);
+            if shape.qkv_bias {
+                self.block_vector("attn_qkv.bias", all, BIAS);
+            }
+            return;
+        }
         self.block_matrix("attn_q.weight", Role::Attention, &[width, query], QUERY_KEY_GAIN);
         self.block_matrix("attn_k.weight", Role::Attention, &[width, key], QUERY_KEY_GAIN);
         self.block_matrix("attn_v.weight", Role::Value, &[width, key], 1.0);
@@ -172,22 +210,6 @@ impl List<'_> {
             self.block_vector("attn_q.bias", query, BIAS);
             self.block_vector("attn_k.bias", key, BIAS);
             self.block_vector("attn_v.bias", key, BIAS);
-        }
-        match shape.family {
-            Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3 | Family::Glm4Moe => {
-                self.block_vector("attn_q_norm.weight", shape.head, Fill::Uniform(1.2, 2.2));
-                self.block_vector("attn_k_norm.weight", shape.head, NORM);
-            }
-            Family::Olmoe => {
-                self.block_vector("attn_q_norm.weight", query, Fill::Uniform(1.2, 2.2));
-                self.block_vector("attn_k_norm.weight", key, NORM);
-            }
-            _ => {}
-        }
-        self.block_matrix("attn_output.weight", Role::Attention, &[query, width], 1.0);
-        if shape.family == Family::GptOss {
-            self.block_vector("attn_output.bias", width, BIAS);
-            self.block_vector("attn_sinks.weight", shape.heads, SINK);
         }
     }
 
@@ -224,12 +246,16 @@ impl List<'_> {
         let shape = self.shape;
         let width = shape.embedding;
         match shape.family {
-            Family::Gemma3 => {
+            Family::Gemma3 | Family::Gemma2 | Family::Glm4 => {
                 self.block_vector("post_attention_norm.weight", width, POST_NORM);
                 self.block_vector("ffn_norm.weight", width, NORM);
                 self.block_vector("post_ffw_norm.weight", width, POST_NORM);
             }
-            Family::GptOss | Family::Glm4Moe => {
+            Family::Olmo2 => {
+                self.block_vector("post_attention_norm.weight", width, POST_NORM);
+                self.block_vector("post_ffw_norm.weight", width, POST_NORM);
+            }
+            Family::GptOss | Family::Glm4Moe | Family::SeedOss => {
                 self.block_vector("post_attention_norm.weight", width, NORM);
             }
             _ => self.block_vector("ffn_norm.weight", width, NORM),
@@ -238,8 +264,13 @@ impl List<'_> {
             Some(experts) if self.layer >= experts.dense_lead => self.experts(experts),
             _ => {
                 let ff = shape.feed_forward;
-                self.block_matrix("ffn_gate.weight", Role::FeedForward, &[width, ff], 1.0);
-                self.block_matrix("ffn_up.weight", Role::FeedForward, &[width, ff], 1.0);
+                if matches!(shape.family, Family::Glm4 | Family::Phi3) {
+                    // The gate's rows come first.
+                    self.block_matrix("ffn_up.weight", Role::FeedForward, &[width, 2 * ff], 1.0);
+                } else {
+                    self.block_matrix("ffn_gate.weight", Role::FeedForward, &[width, ff], 1.0);
+                    self.block_matrix("ffn_up.weight", Role::FeedForward, &[width, ff], 1.0);
+                }
                 self.block_matrix("ffn_down.weight", Role::Down, &[ff, width], 1.0);
             }
         }

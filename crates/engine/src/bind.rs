@@ -31,6 +31,14 @@ pub(crate) struct Matrix {
     pub tiles: Range<usize>,
 }
 
+impl Matrix {
+    /// `rows` of its rows from `first` on, as a matrix of their own.
+    pub(crate) fn rows_of(&self, first: usize, rows: usize) -> Self {
+        let offset = self.offset + (first * self.row_bytes) as u64;
+        Self { rows, offset, ..self.clone() }
+    }
+}
+
 /// Matrices of one shape behind each other in one tensor: one for each expert of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slices {
@@ -59,16 +67,31 @@ pub(crate) struct Vector {
     pub len: usize,
 }
 
+impl Vector {
+    /// `len` of its floats from `first` on, if they are whole blocks of its format.
+    pub(crate) fn part(self, first: usize, len: usize) -> Option<Self> {
+        let (before, bytes) = (self.format.row_bytes(first)?, self.format.row_bytes(len)?);
+        Some(Self {
+            offset: self.offset + before as u64,
+            bytes,
+            start: self.start + first,
+            len,
+            ..self
+        })
+    }
+}
+
 /// The tensors of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
-    pub attn_norm: Vector,
+    /// None where a family norms only what blocks add.
+    pub attn_norm: Option<Vector>,
     pub attention: Attention,
     pub sinks: Option<Vector>,
     pub attn_out: Matrix,
     pub attn_out_bias: Option<Vector>,
     pub post_attn_norm: Option<Vector>,
-    pub ffn_norm: Vector,
+    pub ffn_norm: Option<Vector>,
     pub ffn: FeedForward,
     pub post_ffn_norm: Option<Vector>,
     /// All of the layer's vectors, to be read together at its first use.

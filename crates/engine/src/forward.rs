@@ -7,7 +7,7 @@ use lowtide_kernels::compute::Compute;
 use lowtide_kernels::elementwise;
 use lowtide_kernels::norm;
 use lowtide_kernels::rope;
-use lowtide_model::RopeStyle;
+use lowtide_model::{QkNorm, RopeStyle, Temperature};
 
 use crate::attend::{self, Queries};
 use crate::bind::{Attention, FeedForward, HeadProjections, Vector};
@@ -141,9 +141,19 @@ impl Batch<'_> {
             let q = &mut s.q[rows.start * q_len..rows.end * q_len];
             let k = &mut s.k[rows.start * k_len..rows.end * k_len];
             let v = &s.v[rows.start * v_len..rows.end * v_len];
-            s.rope.prepare(compute, table, part.start, rows.len())?;
-            s.rope.apply(compute, q, q_len / key_length, key_length, style)?;
-            s.rope.apply(compute, k, k_len / key_length, key_length, style)?;
+            if config.is_rotated(index) {
+                s.rope.prepare(compute, table, part.start, rows.len())?;
+                s.rope.apply(compute, q, q_len / key_length, key_length, style)?;
+                s.rope.apply(compute, k, k_len / key_length, key_length, style)?;
+            }
+            if let (QkNorm::HeadRotated, Attention::Heads(p)) =
+                (config.family.qk_norm, &engine.bound.layers[index].attention)
+            {
+                norm_heads(compute, &engine.vectors, p, config.norm_epsilon, q, k)?;
+            }
+            if let Some(temperature) = config.temperature {
+                sharpen(compute, temperature, part.start, q, q_len);
+            }
             attend::store(compute, &mut self.sequences[part.lane].kv, index, part.start, k, v)?;
         }
         Ok(())
@@ -188,18 +198,23 @@ fn rows_of(parts: &[Part]) -> impl Iterator<Item = (&Part, Range<usize>)> {
     })
 }
 
-/// The norm before a block, of the tokens `active`, into `s.normed` and `s.activations`.
+/// The input of a block, of the tokens `active`, normed where the family does so, into `s.normed` and `s.activations`.
 fn norm_input(
     means: &Means<'_>,
     s: &mut Scratch,
-    weight: Vector,
+    weight: Option<Vector>,
     active: Range<usize>,
 ) -> Result<(), Error> {
-    let (n, width) = (active.len(), weight.len);
+    let (n, width) = (active.len(), usize_of(means.config.embedding_length));
     let x = &s.x[active.start * width..active.end * width];
     let normed = &mut s.normed[..n * width];
-    let weight = floats(means.vectors, weight);
-    norm::rms_norm(means.compute, x, weight, means.config.norm_epsilon, normed)?;
+    match weight {
+        Some(weight) => {
+            let weight = floats(means.vectors, weight);
+            norm::rms_norm(means.compute, x, weight, means.config.norm_epsilon, normed)?;
+        }
+        None => normed.copy_from_slice(x),
+    }
     s.activations.set(means.compute, normed, width, n)?;
     Ok(())
 }
@@ -224,13 +239,35 @@ fn project_heads(
     ffn::add_bias(means.vectors, p.q_bias, q);
     ffn::add_bias(means.vectors, p.k_bias, k);
     ffn::add_bias(means.vectors, p.v_bias, v);
-    let eps = means.config.norm_epsilon;
+    match means.config.family.qk_norm {
+        // Later.
+        QkNorm::HeadRotated => Ok(()),
+        _ => norm_heads(means.compute, means.vectors, p, means.config.norm_epsilon, q, k),
+    }
+}
+
+/// Norms queries and keys by the weights there are.
+fn norm_heads(
+    compute: &Compute,
+    vectors: &[f32],
+    p: &HeadProjections,
+    epsilon: f32,
+    q: &mut [f32],
+    k: &mut [f32],
+) -> Result<(), Error> {
     for (norm, rows) in [(p.q_norm, q), (p.k_norm, k)] {
         if let Some(norm) = norm {
-            norm::rms_norm_in_place(means.compute, rows, floats(means.vectors, norm), eps)?;
+            norm::rms_norm_in_place(compute, rows, floats(vectors, norm), epsilon)?;
         }
     }
     Ok(())
+}
+
+/// Multiplies each token's queries by what its position asks for.
+fn sharpen(compute: &Compute, temperature: Temperature, first: usize, q: &mut [f32], len: usize) {
+    for (row, q) in q.chunks_exact_mut(len).enumerate() {
+        scale(compute, q, temperature.factor(first + row));
+    }
 }
 
 /// `x += scale * norm(block's output)` for the tokens `active`, where norm and scale are the family's;

@@ -118,6 +118,10 @@ fn numbers_of_experts_that_cannot_be_are_refused() {
     assert!(text.contains("expert_group_used_count"), "{text}");
     let text = refusal("gating", &with_number(&grouped, "deepseek2.expert_gating_func", 4));
     assert!(text.contains("expert_gating_func 4 is not supported"), "{text}");
+    let ernie = synth::to_bytes(&spec("ernie4_5-moe-tiny", "f32")).unwrap();
+    let step = "ernie4_5-moe.interleave_moe_layer_step";
+    let text = refusal("step", &with_number(&ernie, step, 2));
+    assert!(text.contains("one layer of 2 only is not supported"), "{text}");
 }
 
 /// Renames a tensor to a shorter name and makes a text that nobody reads longer by as much.

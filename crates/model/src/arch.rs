@@ -1,8 +1,7 @@
-//! The table of families. A row chooses among variants that the one forward pass knows; it holds
-//! no code. Sources: the families' reference implementations as llama.cpp's `src/models/` and
-//! Hugging Face transformers describe them.
+//! What families differ in: the variants that the one forward pass knows. [`crate::families`] chooses among them.
 
 use crate::Error;
+use crate::families::FAMILIES;
 
 /// How rotary embeddings pair the elements of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +34,8 @@ pub enum QkNorm {
     HeadIfPresent,
     /// All heads of a token together.
     Whole,
+    /// Each head by itself, and not before but after it is rotated.
+    HeadRotated,
 }
 
 /// What attention works on.
@@ -47,7 +48,7 @@ pub enum AttentionKind {
     Latent,
 }
 
-/// The name under which the norm before the feed-forward is stored.
+/// Which blocks are normed, and under which name the norm before the feed-forward is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FfnNorm {
     /// `ffn_norm`.
@@ -75,6 +76,9 @@ pub enum Sliding {
     Never,
     /// All but each `n`-th layer (Gemma 3: five local, one global, n = 6).
     AllButEvery(u32),
+    /// None; what the metadata says of a window is passed over, as llama.cpp does it (Phi-3: its converters write
+    /// windows that the models were not trained with).
+    Unused,
 }
 
 /// Rotary frequencies of the layers with a sliding window.
@@ -84,6 +88,8 @@ pub enum SlidingRope {
     Own,
     /// The other layers' base and stretching, where the file gives no base.
     AsGlobal,
+    /// The other layers' base, where the file gives none, never stretched (OLMo 3).
+    Unstretched,
 }
 
 /// From a router's scores to the experts' weights.
@@ -119,6 +125,10 @@ pub enum Shared {
     Length,
     /// As wide as that key or `feed_forward_length` says, and multiplied by the sigmoid of a gate.
     Gated,
+    /// As wide as that key or `feed_forward_length` says.
+    LengthOrDense,
+    /// `expert_shared_count` times as wide as that key says, or as an expert.
+    CountOfLength,
 }
 
 /// How a family mixes experts.
@@ -159,134 +169,28 @@ pub struct Family {
     /// The attention's and the feed-forward's outputs are normed before they are added
     /// (`post_attention_norm`, `post_ffw_norm`).
     pub post_norm: bool,
+    /// Attention's and the feed-forward's inputs are normed; if not, only their outputs are.
+    pub pre_norm: bool,
     /// The norm before the feed-forward.
     pub ffn_norm: FfnNorm,
+    /// The dense feed-forward's gate has no tensor of its own but the first half of `ffn_up`'s rows.
+    pub gate_in_up: bool,
+    /// Each so manieth layer's queries and keys are not rotated.
+    pub unrotated_every: Option<u32>,
     /// Scales of embedding, residual stream and logits.
     pub multipliers: Multipliers,
     /// Sliding windows.
     pub sliding: Sliding,
     /// Frequencies in their layers.
     pub sliding_rope: SlidingRope,
-    /// Gemma 3 27B alone (62 layers) scales queries by `1/sqrt(embedding / heads)` instead of
-    /// `1/sqrt(head size)`: the reference configuration's `query_pre_attn_scalar`.
+    /// The largest Gemmas alone (62 layers in Gemma 3, 46 in Gemma 2) scale queries by `1/sqrt(embedding / heads)`
+    /// instead of `1/sqrt(head size)`: the reference configuration's `query_pre_attn_scalar`.
     pub wide_query_scale_at_layers: Option<u32>,
+    /// Keys that early conversions lack and every member of the family needs; what stands for them is not known.
+    pub needed_keys: &'static [&'static str],
     /// Experts; `None` if no member of the family has any.
     pub mixture: Option<Mixture>,
 }
-
-const DENSE: Family = Family {
-    name: "",
-    rope: RopeStyle::Neox,
-    activation: Activation::Silu,
-    qk_norm: QkNorm::None,
-    attention: AttentionKind::Heads,
-    sinks: false,
-    post_norm: false,
-    ffn_norm: FfnNorm::Own,
-    multipliers: Multipliers::None,
-    sliding: Sliding::Never,
-    sliding_rope: SlidingRope::Own,
-    wide_query_scale_at_layers: None,
-    mixture: None,
-};
-
-const EXPERTS: Mixture = Mixture {
-    always: true,
-    width: ExpertWidth::FeedForward,
-    shared: Shared::None,
-    score: Score::Softmax,
-    normalised: false,
-    biases: false,
-    selection_bias: false,
-};
-
-/// Every family lowtide runs.
-pub const FAMILIES: &[Family] = &[
-    // With experts: Mixtral.
-    Family {
-        name: "llama",
-        rope: RopeStyle::Norm,
-        mixture: Some(Mixture {
-            always: false,
-            normalised: true,
-            shared: Shared::Length,
-            ..EXPERTS
-        }),
-        ..DENSE
-    },
-    Family { name: "qwen2", ..DENSE },
-    Family { name: "qwen3", qk_norm: QkNorm::Head, ..DENSE },
-    Family {
-        name: "gemma3",
-        activation: Activation::GeluTanh,
-        qk_norm: QkNorm::Head,
-        post_norm: true,
-        multipliers: Multipliers::SqrtLength,
-        sliding: Sliding::AllButEvery(6),
-        wide_query_scale_at_layers: Some(62),
-        ..DENSE
-    },
-    Family {
-        name: "qwen3moe",
-        qk_norm: QkNorm::Head,
-        mixture: Some(Mixture { width: ExpertWidth::OwnOrShare, normalised: true, ..EXPERTS }),
-        ..DENSE
-    },
-    Family { name: "olmoe", qk_norm: QkNorm::Whole, mixture: Some(EXPERTS), ..DENSE },
-    Family {
-        name: "qwen2moe",
-        mixture: Some(Mixture { width: ExpertWidth::OwnOrShare, shared: Shared::Gated, ..EXPERTS }),
-        ..DENSE
-    },
-    Family {
-        name: "gpt-oss",
-        activation: Activation::SwigluClamped,
-        sinks: true,
-        ffn_norm: FfnNorm::PostAttention,
-        sliding: Sliding::AllButEvery(2),
-        sliding_rope: SlidingRope::AsGlobal,
-        mixture: Some(Mixture {
-            width: ExpertWidth::Own,
-            score: Score::SoftmaxOfChosen,
-            biases: true,
-            ..EXPERTS
-        }),
-        ..DENSE
-    },
-    Family {
-        name: "granitemoe",
-        rope: RopeStyle::Norm,
-        multipliers: Multipliers::Keys,
-        mixture: Some(Mixture { normalised: true, shared: Shared::Length, ..EXPERTS }),
-        ..DENSE
-    },
-    // Also Kimi-K2 and GLM-4.7-Flash.
-    Family {
-        name: "deepseek2",
-        rope: RopeStyle::Norm,
-        attention: AttentionKind::Latent,
-        mixture: Some(Mixture {
-            width: ExpertWidth::Own,
-            shared: Shared::Count,
-            selection_bias: true,
-            ..EXPERTS
-        }),
-        ..DENSE
-    },
-    Family {
-        name: "glm4moe",
-        qk_norm: QkNorm::HeadIfPresent,
-        ffn_norm: FfnNorm::PostAttention,
-        mixture: Some(Mixture {
-            width: ExpertWidth::OwnOrShare,
-            shared: Shared::Count,
-            score: Score::Sigmoid,
-            selection_bias: true,
-            ..EXPERTS
-        }),
-        ..DENSE
-    },
-];
 
 /// The row for `general.architecture`.
 ///

@@ -7,33 +7,10 @@ use crate::arch::{self, Family, Multipliers, Sliding, SlidingRope};
 use crate::experts::Experts;
 use crate::heads::Heads;
 use crate::keys::Keys;
-use crate::latent::{self, Latent};
+use crate::latent::Latent;
+use crate::limits::narrow;
+use crate::positions::{RopeScaling, Temperature, stretching, temperature};
 use crate::{Error, limits};
-
-/// How rotary frequencies are stretched beyond the context the model was first trained on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeScaling {
-    /// As trained.
-    None,
-    /// Positions divided by a factor.
-    Linear {
-        /// The factor, > 0.
-        factor: f32,
-    },
-    /// YaRN (arXiv:2309.00071): low frequencies interpolated, high ones kept.
-    Yarn {
-        /// Context extension factor, > 0.
-        factor: f32,
-        /// Context of the first training, tokens.
-        original_context: u32,
-        /// Rotations at which a dimension counts as high-frequency (32 in the paper).
-        beta_fast: f32,
-        /// Rotations at which it counts as low-frequency (1 in the paper).
-        beta_slow: f32,
-        /// Multiplier of cosine and sine.
-        mscale: f32,
-    },
-}
 
 /// Everything about a model that is not its weights. Lengths count elements.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +68,8 @@ pub struct ModelConfig {
     pub logit_softcap: Option<f32>,
     /// Soft cap of attention scores.
     pub attention_softcap: Option<f32>,
+    /// Sharper attention far into a text.
+    pub temperature: Option<Temperature>,
     /// Sliding window, tokens (the query's own included), in the layers of `sliding_layers`.
     pub sliding_window: Option<u32>,
     /// One entry a layer: it attends through the window.
@@ -117,6 +96,7 @@ impl ModelConfig {
         let (rope_base_sliding, rope_scaling_sliding) = match family.sliding_rope {
             SlidingRope::Own => (10_000.0, RopeScaling::None),
             SlidingRope::AsGlobal => (rope_base, rope_scaling),
+            SlidingRope::Unstretched => (rope_base, RopeScaling::None),
         };
         let multipliers = multipliers(&keys, family, embedding_length)?;
         let config = Self {
@@ -150,6 +130,7 @@ impl ModelConfig {
             logit_scale: multipliers.logit,
             logit_softcap: keys.positive_or_zero("final_logit_softcapping")?,
             attention_softcap: keys.positive_or_zero("attn_logit_softcapping")?,
+            temperature: temperature(&keys)?,
             sliding_window,
             sliding_layers,
         };
@@ -179,9 +160,18 @@ impl ModelConfig {
         if keys.flag("attention.causal")? == Some(false) {
             return refused("attention.causal", &false, "here a token sees only what is before it");
         }
-        if let Some(scale) = keys.positive_or_zero("attention.temperature_scale")? {
-            let why = "queries would have the wrong length far into a text";
-            return refused("attention.temperature_scale", &scale, why);
+        if keys.flag("rope.scaling.finetuned")? == Some(false)
+            && self.family.multipliers == Multipliers::Keys
+        {
+            let why = "in this family it means that no layer knows positions";
+            return refused("rope.scaling.finetuned", &false, why);
+        }
+        for key in self.family.needed_keys {
+            if !keys.has(key) {
+                let why =
+                    "early conversions of this family lack it; newer ones of the model have it";
+                return Err(keys.missing(key, why));
+            }
         }
         let is_yarn = matches!(self.rope_scaling, RopeScaling::Yarn { .. });
         let factor = keys.positive_or_zero("rope.scaling.attn_factor")?;
@@ -202,6 +192,12 @@ impl ModelConfig {
             }
         }
         Ok(())
+    }
+
+    /// Queries and keys of the layer are rotated.
+    #[must_use]
+    pub fn is_rotated(&self, layer: usize) -> bool {
+        self.family.unrotated_every.is_none_or(|n| !(layer + 1).is_multiple_of(n as usize))
     }
 
     /// Elements of all query heads together.
@@ -243,11 +239,6 @@ impl ModelConfig {
         let shared = self.experts.as_ref().map_or(0, |e| e.shared_feed_forward_length);
         dense.max(shared)
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "callers pass values capped below 2^32")]
-fn narrow(value: u64) -> u32 {
-    value as u32
 }
 
 /// Blocks of the model, and those after them that only draft tokens.
@@ -313,7 +304,7 @@ fn sliding(
     let window = keys.optional(KEY, 0, limits::CONTEXT_MAX)?.filter(|w| *w > 0);
     let none = vec![false; layers as usize];
     match (window, family.sliding) {
-        (None, _) => Ok((None, none)),
+        (None, _) | (_, Sliding::Unused) => Ok((None, none)),
         (Some(w), Sliding::Never) => {
             let why = format!("family {:?} has no sliding windows here", family.name);
             Err(keys.invalid(KEY, w, why))
@@ -323,59 +314,4 @@ fn sliding(
             Ok((Some(narrow(w)), pattern))
         }
     }
-}
-
-/// The rotation's stretching, and what it multiplies the queries by.
-fn stretching(keys: &Keys<'_, '_>, is_latent: bool) -> Result<(RopeScaling, f32), Error> {
-    let scaling = rope_scaling(keys)?;
-    if !is_latent {
-        return Ok((scaling, 1.0));
-    }
-    let (query, rotation) = latent::yarn_scales(keys, &scaling)?;
-    Ok(match scaling {
-        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } => {
-            let mscale = rotation;
-            (RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, mscale }, query)
-        }
-        other => (other, query),
-    })
-}
-
-fn rope_scaling(keys: &Keys<'_, '_>) -> Result<RopeScaling, Error> {
-    let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
-    let factor = match keys.positive_or_zero("rope.scaling.factor")? {
-        Some(factor) => factor,
-        None => keys.positive_or_zero("rope.scale_linear")?.unwrap_or(1.0),
-    };
-    #[expect(clippy::float_cmp, reason = "exactly 1 means unscaled")]
-    let unscaled = factor == 1.0;
-    match kind {
-        "none" => Ok(RopeScaling::None),
-        "linear" if unscaled => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear { factor }),
-        "yarn" => yarn(keys, factor),
-        other => Err(Error::Unsupported {
-            what: format!("rope scaling {other:?}"),
-            why: "positions would be wrong".to_owned(),
-        }),
-    }
-}
-
-/// The magnitude scale follows the reference (`yarn_get_mscale` in transformers): `0.1 ln f + 1`,
-/// or, where the file carries a log multiplier, the ratio of two such terms.
-fn yarn(keys: &Keys<'_, '_>, factor: f32) -> Result<RopeScaling, Error> {
-    let mscale_of =
-        |multiplier: f32| if factor <= 1.0 { 1.0 } else { 0.1 * multiplier * factor.ln() + 1.0 };
-    let context = keys.required("context_length", 1, limits::CONTEXT_MAX)?;
-    let original = keys.optional("rope.scaling.original_context_length", 1, limits::CONTEXT_MAX)?;
-    let log_multiplier = keys.positive_or_zero("rope.scaling.yarn_log_multiplier")?;
-    let base = mscale_of(1.0) / log_multiplier.map_or(1.0, mscale_of);
-    let attention_factor = keys.positive_or_zero("rope.scaling.attn_factor")?.unwrap_or(1.0);
-    Ok(RopeScaling::Yarn {
-        factor,
-        original_context: narrow(original.unwrap_or(context)),
-        beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-        beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-        mscale: base * attention_factor,
-    })
 }

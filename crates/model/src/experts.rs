@@ -74,6 +74,14 @@ impl Experts {
             let why = format!("it must be between 1 and expert_count, which is {count}");
             return Err(keys.invalid("expert_used_count", used, why));
         }
+        let step = keys.optional("interleave_moe_layer_step", 0, u64::from(layers))?.unwrap_or(1);
+        if step > 1 {
+            return Err(Error::Unsupported {
+                what: format!("experts in one layer of {step} only"),
+                why: "the other layers' feed-forward would be looked for among the experts"
+                    .to_owned(),
+            });
+        }
         let lead = keys.optional("leading_dense_block_count", 0, u64::from(layers))?.unwrap_or(0);
         let width = width(keys, mixture, used, feed_forward_length)?;
         Ok(Some(Self {
@@ -177,19 +185,25 @@ fn shared(
     let length = || Ok(keys.optional(LENGTH, 0, max)?.filter(|length| *length > 0));
     match mixture.shared {
         Shared::None => Ok(0),
-        Shared::Count => {
-            let count = keys.optional("expert_shared_count", 0, limits::EXPERTS_MAX)?.unwrap_or(0);
-            // Both factors are capped, far below 2^32.
-            let joint = count * expert;
-            if joint > max {
-                let why = format!("so many experts of {expert} are wider than {max}");
-                return Err(keys.invalid("expert_shared_count", count, why));
-            }
-            Ok(joint)
-        }
+        Shared::Count => counted(keys, expert),
+        Shared::CountOfLength => counted(keys, length()?.unwrap_or(expert)),
         Shared::Length => Ok(length()?.unwrap_or(0)),
-        Shared::Gated => length()?
+        Shared::Gated | Shared::LengthOrDense => length()?
             .or(feed_forward_length)
             .ok_or_else(|| keys.missing(LENGTH, "it says how wide the shared expert is")),
     }
+}
+
+/// Width of all shared experts together, each of which has `width`.
+fn counted(keys: &Keys<'_, '_>, width: u64) -> Result<u64, Error> {
+    const COUNT: &str = "expert_shared_count";
+    let max = limits::FEED_FORWARD_LENGTH_MAX;
+    let count = keys.optional(COUNT, 0, limits::EXPERTS_MAX)?.unwrap_or(0);
+    // Both factors are capped, far below 2^32.
+    let joint = count * width;
+    if joint > max {
+        let why = format!("so many experts of {width} are wider than {max}");
+        return Err(keys.invalid(COUNT, count, why));
+    }
+    Ok(joint)
 }

@@ -41,6 +41,11 @@ impl<'g, 'a> Keys<'g, 'a> {
         Error::Invalid { key: self.full(key), value: value.to_string(), why }
     }
 
+    /// The key is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.gguf.get(&self.full(key)).is_some()
+    }
+
     /// An integer in `min..=max`, if the key is there.
     pub(crate) fn optional(&self, key: &str, min: u64, max: u64) -> Result<Option<u64>, Error> {
         let full = self.full(key);

@@ -2,8 +2,8 @@
 //! (DeepSeek-V2, arXiv:2405.04434, section 2.1).
 
 use crate::arch::{AttentionKind, Family};
-use crate::config::RopeScaling;
 use crate::keys::Keys;
+use crate::positions::RopeScaling;
 use crate::{Error, limits};
 
 /// Lengths of latent attention, in elements.

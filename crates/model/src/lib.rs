@@ -1,6 +1,6 @@
 //! Model families as data: which metadata keys, which tensors of which shapes, which variants of
 //! attention and feed-forward. Nothing here reads a file or computes a logit; a new family is a
-//! row in [`arch`], not a new forward pass.
+//! row in [`families`], not a new forward pass.
 //!
 //! Data flow: `Gguf -> ModelConfig -> Vec<TensorSpec>`; the engine binds the specs to bytes.
 #![forbid(unsafe_code)]
@@ -8,16 +8,19 @@
 pub mod arch;
 pub mod config;
 pub mod experts;
+pub mod families;
 mod heads;
 mod keys;
 pub mod latent;
 pub mod limits;
+pub mod positions;
 pub mod tensors;
 
 pub use arch::{Activation, Family, QkNorm, RopeStyle, Score};
-pub use config::{ModelConfig, RopeScaling};
+pub use config::ModelConfig;
 pub use experts::{Experts, Routing};
 pub use latent::Latent;
+pub use positions::{RopeScaling, Temperature};
 pub use tensors::{Role, TensorSpec};
 
 /// What is wrong with a model's metadata. Every variant names the key.

@@ -19,3 +19,9 @@ pub const VOCABULARY_MAX: u64 = 1 << 22;
 pub const EXPERTS_MAX: u64 = 1024;
 /// Tokens of GLM-4.7-Flash, by which its first conversions are known.
 pub(crate) const GLM_FLASH_VOCABULARY: u64 = 154_880;
+
+/// A value below one of the caps, all of which are below 2^32.
+#[expect(clippy::cast_possible_truncation, reason = "callers pass values capped below 2^32")]
+pub(crate) fn narrow(value: u64) -> u32 {
+    value as u32
+}

@@ -12,6 +12,8 @@ pub enum Role {
     TokenEmbedding,
     RopeFactors,
     AttnNorm,
+    AttnQkv,
+    AttnQkvBias,
     AttnQ,
     AttnK,
     AttnV,
@@ -65,6 +67,8 @@ impl Role {
             Self::TokenEmbedding => "token_embd.weight",
             Self::RopeFactors => "rope_freqs.weight",
             Self::AttnNorm => "attn_norm.weight",
+            Self::AttnQkv => "attn_qkv.weight",
+            Self::AttnQkvBias => "attn_qkv.bias",
             Self::AttnQ => "attn_q.weight",
             Self::AttnK => "attn_k.weight",
             Self::AttnV => "attn_v.weight",
@@ -188,7 +192,9 @@ pub fn is_draft_tensor(config: &ModelConfig, name: &str) -> bool {
 fn layer_tensors(config: &ModelConfig, index: u32, specs: &mut Specs) {
     let layer = Some(index);
     let width = config.embedding_length;
-    specs.vector(Role::AttnNorm, layer, width, true);
+    if config.family.pre_norm {
+        specs.vector(Role::AttnNorm, layer, width, true);
+    }
     match &config.latent {
         None => head_tensors(config, layer, specs),
         Some(latent) => latent_tensors(config, latent, layer, specs),
@@ -201,11 +207,13 @@ fn layer_tensors(config: &ModelConfig, index: u32, specs: &mut Specs) {
     if config.family.post_norm {
         specs.vector(Role::PostAttnNorm, layer, width, true);
     }
-    let ffn_norm = match config.family.ffn_norm {
-        FfnNorm::Own => Role::FfnNorm,
-        FfnNorm::PostAttention => Role::PostAttnNorm,
-    };
-    specs.vector(ffn_norm, layer, width, true);
+    if config.family.pre_norm {
+        let ffn_norm = match config.family.ffn_norm {
+            FfnNorm::Own => Role::FfnNorm,
+            FfnNorm::PostAttention => Role::PostAttnNorm,
+        };
+        specs.vector(ffn_norm, layer, width, true);
+    }
     match &config.experts {
         Some(experts) if index >= experts.leading_dense_layers => {
             expert_tensors(config, experts, layer, specs);
@@ -220,15 +228,20 @@ fn layer_tensors(config: &ModelConfig, index: u32, specs: &mut Specs) {
 fn head_tensors(config: &ModelConfig, layer: Option<u32>, specs: &mut Specs) {
     let width = config.embedding_length;
     let (q, k, v) = (config.query_length(), config.key_length_all(), config.value_length_all());
-    specs.matrix(Role::AttnQ, layer, width, q, true);
-    specs.matrix(Role::AttnK, layer, width, k, true);
-    specs.matrix(Role::AttnV, layer, width, v, true);
+    // A file has the first of these or the next three, of weights as of biases.
+    specs.matrix(Role::AttnQkv, layer, width, q + k + v, false);
+    specs.matrix(Role::AttnQ, layer, width, q, false);
+    specs.matrix(Role::AttnK, layer, width, k, false);
+    specs.matrix(Role::AttnV, layer, width, v, false);
+    specs.vector(Role::AttnQkvBias, layer, q + k + v, false);
     specs.vector(Role::AttnQBias, layer, q, false);
     specs.vector(Role::AttnKBias, layer, k, false);
     specs.vector(Role::AttnVBias, layer, v, false);
     let (q_norm, k_norm) = match config.family.qk_norm {
         QkNorm::None => return,
-        QkNorm::Head | QkNorm::HeadIfPresent => (config.key_length, config.key_length),
+        QkNorm::Head | QkNorm::HeadIfPresent | QkNorm::HeadRotated => {
+            (config.key_length, config.key_length)
+        }
         QkNorm::Whole => (q, k),
     };
     let required = config.family.qk_norm != QkNorm::HeadIfPresent;
@@ -255,10 +268,14 @@ fn latent_tensors(config: &ModelConfig, latent: &Latent, layer: Option<u32>, spe
 
 fn dense_tensors(config: &ModelConfig, ff: u64, layer: Option<u32>, specs: &mut Specs) {
     let width = config.embedding_length;
-    specs.matrix(Role::FfnGate, layer, width, ff, true);
-    specs.matrix(Role::FfnUp, layer, width, ff, true);
-    specs.vector(Role::FfnGateBias, layer, ff, false);
-    specs.vector(Role::FfnUpBias, layer, ff, false);
+    if config.family.gate_in_up {
+        specs.matrix(Role::FfnUp, layer, width, 2 * ff, true);
+    } else {
+        specs.matrix(Role::FfnGate, layer, width, ff, true);
+        specs.matrix(Role::FfnUp, layer, width, ff, true);
+        specs.vector(Role::FfnGateBias, layer, ff, false);
+        specs.vector(Role::FfnUpBias, layer, ff, false);
+    }
     specs.matrix(Role::FfnDown, layer, ff, width, true);
     specs.vector(Role::FfnDownBias, layer, width, false);
 }

@@ -3,11 +3,12 @@
 use lowtide_model::arch::FfnNorm;
 use lowtide_model::{Error as ModelError, Role};
 
-use super::locate::Binder;
+use super::locate::{Binder, tensor_error};
 use super::{
     Attention, Experts, FeedForward, Gated, HeadProjections, LatentProjections, LatentQuery, Layer,
-    Slices, Vector,
+    Matrix, Slices, Vector,
 };
+use crate::forward::usize_of;
 
 /// The roles of a gated block's matrices.
 struct GatedRoles {
@@ -26,14 +27,14 @@ impl Binder<'_, '_> {
         // Families without a norm behind attention may store the next one under its name.
         let (post_attn_norm, ffn_norm) = match self.config.family.ffn_norm {
             FfnNorm::Own => {
-                (self.optional(Role::PostAttnNorm, layer)?, self.vector(Role::FfnNorm, layer)?)
+                (self.optional(Role::PostAttnNorm, layer)?, self.optional(Role::FfnNorm, layer)?)
             }
-            FfnNorm::PostAttention => (None, self.vector(Role::PostAttnNorm, layer)?),
+            FfnNorm::PostAttention => (None, self.optional(Role::PostAttnNorm, layer)?),
         };
         let experts = self.config.experts.as_ref();
         let is_mixture = experts.is_some_and(|e| index >= e.leading_dense_layers);
         let mut bound = Layer {
-            attn_norm: self.vector(Role::AttnNorm, layer)?,
+            attn_norm: self.optional(Role::AttnNorm, layer)?,
             attention: self.attention(layer)?,
             sinks: self.optional(Role::AttnSinks, layer)?,
             attn_out: self.matrix(Role::AttnOut, layer)?,
@@ -55,16 +56,60 @@ impl Binder<'_, '_> {
         if self.config.latent.is_some() {
             return Ok(Attention::Latent(self.latent(layer)?));
         }
+        let [q, k, v] = self.queries_keys_values(layer)?;
+        let [q_bias, k_bias, v_bias] = self.their_biases(layer)?;
         Ok(Attention::Heads(HeadProjections {
-            q: self.matrix(Role::AttnQ, layer)?,
-            k: self.matrix(Role::AttnK, layer)?,
-            v: self.matrix(Role::AttnV, layer)?,
-            q_bias: self.optional(Role::AttnQBias, layer)?,
-            k_bias: self.optional(Role::AttnKBias, layer)?,
-            v_bias: self.optional(Role::AttnVBias, layer)?,
+            q,
+            k,
+            v,
+            q_bias,
+            k_bias,
+            v_bias,
             q_norm: self.optional(Role::AttnQNorm, layer)?,
             k_norm: self.optional(Role::AttnKNorm, layer)?,
         }))
+    }
+
+    /// Rows of queries, of keys and of values where one tensor has them all, in that order.
+    fn fused_rows(&self) -> [usize; 3] {
+        let config = self.config;
+        [config.query_length(), config.key_length_all(), config.value_length_all()].map(usize_of)
+    }
+
+    /// Three tensors, or one whose first rows are the queries', then the keys' and the values'.
+    fn queries_keys_values(&mut self, layer: Option<u32>) -> Result<[Matrix; 3], ModelError> {
+        if !self.present(Role::AttnQkv, layer) {
+            return Ok([
+                self.matrix(Role::AttnQ, layer)?,
+                self.matrix(Role::AttnK, layer)?,
+                self.matrix(Role::AttnV, layer)?,
+            ]);
+        }
+        let all = self.matrix(Role::AttnQkv, layer)?;
+        let mut first = 0;
+        Ok(self.fused_rows().map(|rows| {
+            first += rows;
+            all.rows_of(first - rows, rows)
+        }))
+    }
+
+    /// The same of their biases, which a file need not have.
+    fn their_biases(&mut self, layer: Option<u32>) -> Result<[Option<Vector>; 3], ModelError> {
+        let Some(all) = self.optional(Role::AttnQkvBias, layer)? else {
+            return Ok([
+                self.optional(Role::AttnQBias, layer)?,
+                self.optional(Role::AttnKBias, layer)?,
+                self.optional(Role::AttnVBias, layer)?,
+            ]);
+        };
+        let [q, k, v] = self.fused_rows();
+        let part = |first, len| {
+            let why = || "a bias begins within a block of it".to_owned();
+            let part = all.part(first, len);
+            part.map(Some)
+                .ok_or_else(|| tensor_error(&Role::AttnQkvBias.name(layer), "is odd", why()))
+        };
+        Ok([part(0, q)?, part(q, k)?, part(q + k, v)?])
     }
 
     fn latent(&mut self, layer: Option<u32>) -> Result<LatentProjections, ModelError> {
@@ -89,14 +134,15 @@ impl Binder<'_, '_> {
     fn gated(&mut self, roles: &GatedRoles, layer: Option<u32>) -> Result<Gated, ModelError> {
         let is_dense = roles.gate == DENSE.gate;
         let mut bias = |role| if is_dense { self.optional(role, layer) } else { Ok(None) };
-        Ok(Gated {
-            gate_bias: bias(Role::FfnGateBias)?,
-            up_bias: bias(Role::FfnUpBias)?,
-            down_bias: bias(Role::FfnDownBias)?,
-            gate: self.matrix(roles.gate, layer)?,
-            up: self.matrix(roles.up, layer)?,
-            down: self.matrix(roles.down, layer)?,
-        })
+        let (gate_bias, up_bias) = (bias(Role::FfnGateBias)?, bias(Role::FfnUpBias)?);
+        let down_bias = bias(Role::FfnDownBias)?;
+        let up = self.matrix(roles.up, layer)?;
+        let (gate, up) = match is_dense && self.config.family.gate_in_up {
+            true => (up.rows_of(0, up.rows / 2), up.rows_of(up.rows / 2, up.rows / 2)),
+            false => (self.matrix(roles.gate, layer)?, up),
+        };
+        let down = self.matrix(roles.down, layer)?;
+        Ok(Gated { gate, up, gate_bias, up_bias, down, down_bias })
     }
 
     fn experts(&mut self, layer: Option<u32>) -> Result<Experts, ModelError> {
@@ -144,8 +190,9 @@ impl Binder<'_, '_> {
 
 impl Layer {
     fn collect_vectors(&self) -> Vec<Vector> {
-        let mut all = vec![self.attn_norm, self.ffn_norm];
+        let mut all = Vec::new();
         let mut add = |vectors: &[Option<Vector>]| all.extend(vectors.iter().flatten());
+        add(&[self.attn_norm, self.ffn_norm]);
         add(&[self.sinks, self.attn_out_bias, self.post_attn_norm, self.post_ffn_norm]);
         match &self.attention {
             Attention::Heads(p) => {

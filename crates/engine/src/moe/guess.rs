@@ -12,7 +12,7 @@ use crate::scratch::Scratch;
 /// The layer whose experts come next.
 #[derive(Clone, Copy)]
 pub(crate) struct Next<'l> {
-    norm: Vector,
+    norm: Option<Vector>,
     experts: &'l Experts,
     /// The token's row of the residual stream.
     row: usize,
@@ -39,10 +39,15 @@ impl<'l> Next<'l> {
         }
         let width = router.columns;
         let x = &s.x[self.row * width..(self.row + 1) * width];
-        let normed = &mut s.normed[..width];
-        let weight = floats(means.vectors, self.norm);
-        norm::rms_norm(means.compute, x, weight, means.config.norm_epsilon, normed)?;
-        moe.router_x.set(means.compute, normed, width, 1)?;
+        match self.norm {
+            Some(weight) => {
+                let normed = &mut s.normed[..width];
+                let weight = floats(means.vectors, weight);
+                norm::rms_norm(means.compute, x, weight, means.config.norm_epsilon, normed)?;
+                moe.router_x.set(means.compute, normed, width, 1)?;
+            }
+            None => moe.router_x.set(means.compute, x, width, 1)?,
+        }
         let scores = &mut moe.scores[..router.rows];
         linear(means, &moe.router_x, &mut [Target { matrix: router, out: scores }])?;
         crate::ffn::add_bias(means.vectors, self.experts.router_bias, scores);
