@@ -56,6 +56,7 @@ impl Shape {
         "mistral3-tiny",
         "bailingmoe2-tiny",
         "glm4-tiny",
+        "glm4v-tiny",
         "phi-tiny",
         "smollm3-tiny",
         "hunyuan-moe-tiny",

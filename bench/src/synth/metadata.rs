@@ -47,13 +47,6 @@ fn put_others(writer: &mut HeaderWriter, family: Family, key: &dyn Fn(&str) -> S
         Family::Mistral3 => {
             writer.f32(&key("attention.temperature_scale"), 0.5);
         }
-        Family::Qwen2Vl => {
-            writer.i32s(&key("rope.dimension_sections"), &[8, 12, 12, 0]);
-        }
-        // Interleaved: as many of each as all positions together have.
-        Family::Qwen3Vl | Family::Qwen3VlMoe => {
-            writer.i32s(&key("rope.dimension_sections"), &[22, 21, 21, 0]);
-        }
         _ => {}
     }
 }
@@ -61,6 +54,9 @@ fn put_others(writer: &mut HeaderWriter, family: Family, key: &dyn Fn(&str) -> S
 fn put_attention(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> String) {
     if let Some(window) = shape.window {
         writer.u32(&key("attention.sliding_window"), window);
+    }
+    if let Some(sections) = shape.sections {
+        writer.i32s(&key("rope.dimension_sections"), &sections);
     }
     let Some(latent) = shape.latent else {
         writer

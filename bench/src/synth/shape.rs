@@ -192,6 +192,8 @@ pub struct Shape {
     pub window: Option<u32>,
     /// Whether the output matrix is the embedding.
     pub tied: bool,
+    /// Parts of a position, how many pairs of a head each turns (M-RoPE).
+    pub sections: Option<[i32; 4]>,
     /// Biases of query, key and value.
     pub qkv_bias: bool,
     /// Query, key and value are one tensor.
@@ -230,6 +232,7 @@ impl Shape {
             rms_epsilon: 1e-5,
             window: None,
             tied: false,
+            sections: None,
             qkv_bias: false,
             fused_qkv: false,
             experts: None,

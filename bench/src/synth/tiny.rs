@@ -15,6 +15,9 @@ const ONE_GROUP: Routing = Routing { groups: 1, groups_used: 1, ..SIGMOID };
 const LATENT: Latent =
     Latent { query_rank: 0, kv_rank: 256, head_nope: 64, head_rope: 32, head_value: 64 };
 
+/// Pairs of a head of 128 take turns: as many for each part as all of them have.
+const INTERLEAVED: Option<[i32; 4]> = Some([22, 21, 21, 0]);
+
 impl Shape {
     /// Shapes of a few layers that a test runs in milliseconds: every dimension differs from every other where the family lets it,
     /// so that a mix-up of two of them cannot pass, and rows are whole super-blocks of 256.
@@ -84,8 +87,15 @@ impl Shape {
             "granite-tiny" => Shape { family: Family::Granite, tied: true, ..base },
             "internlm2-tiny" => Shape { family: Family::Internlm2, ..base },
             "ernie4_5-tiny" => Shape { family: Family::Ernie45, tied: true, ..base },
-            "qwen2vl-tiny" => Shape { family: Family::Qwen2Vl, qkv_bias: true, ..base },
-            "qwen3vl-tiny" => Shape { family: Family::Qwen3Vl, tied: true, ..wide },
+            "qwen2vl-tiny" => Shape {
+                family: Family::Qwen2Vl,
+                sections: Some([8, 12, 12, 0]),
+                qkv_bias: true,
+                ..base
+            },
+            "qwen3vl-tiny" => {
+                Shape { family: Family::Qwen3Vl, sections: INTERLEAVED, tied: true, ..wide }
+            }
             "seed_oss-tiny" => Shape { family: Family::SeedOss, qkv_bias: true, ..wide },
             "mistral3-tiny" => {
                 Shape { family: Family::Mistral3, rope: Rope::Yarn(4.0, 16), ..wide }
@@ -96,6 +106,9 @@ impl Shape {
             // The window is not used.
             "phi-tiny" => Shape { family: Family::Phi3, fused_qkv: true, window: Some(16), ..base },
             "glm4-tiny" => Shape { family: Family::Glm4, qkv_bias: true, ..base },
+            "glm4v-tiny" => {
+                Shape { sections: Some([6, 5, 5, 0]), ..Shape::tiny_dense("glm4-tiny", &base)? }
+            }
             "olmo2-tiny" => Shape {
                 family: Family::Olmo2,
                 layers: 4,
@@ -165,7 +178,8 @@ impl Shape {
     fn tiny_other_mixture(name: &str, base: Shape) -> Option<Shape> {
         Some(match name {
             "qwen3vlmoe-tiny" => {
-                Shape { family: Family::Qwen3VlMoe, ..Shape::named("qwen3moe-tiny").ok()? }
+                let base = Shape::named("qwen3moe-tiny").ok()?;
+                Shape { family: Family::Qwen3VlMoe, sections: INTERLEAVED, ..base }
             }
             "minimax-m2-tiny" => Shape {
                 family: Family::MinimaxM2,

@@ -133,7 +133,7 @@ impl Batch<'_> {
         let v_len = usize_of(config.value_length_all());
         let sliding = config.sliding_layers[index];
         let table = if sliding { &engine.rope_sliding } else { &engine.rope_global };
-        let style = match config.family.rope {
+        let style = match config.rope_style {
             RopeStyle::Norm => rope::RopeStyle::Norm,
             RopeStyle::Neox => rope::RopeStyle::Neox,
         };

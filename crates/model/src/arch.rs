@@ -12,6 +12,15 @@ pub enum RopeStyle {
     Neox,
 }
 
+/// Which of them a family has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairs {
+    /// Always this one.
+    Always(RopeStyle),
+    /// Neighbours, or halves where positions have sections (`rope.dimension_sections`: the GLM that sees images).
+    NormUnlessSections,
+}
+
 /// The gate's non-linearity in a gated feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -157,7 +166,7 @@ pub struct Family {
     /// `general.architecture` in the file.
     pub name: &'static str,
     /// How rotary embeddings pair elements.
-    pub rope: RopeStyle,
+    pub rope: Pairs,
     /// The feed-forward gate.
     pub activation: Activation,
     /// Norms of queries and keys.

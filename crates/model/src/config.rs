@@ -3,7 +3,7 @@
 use lowtide_gguf::Gguf;
 use lowtide_gguf::split::TensorTable;
 
-use crate::arch::{self, Family, Multipliers, Sliding, SlidingRope};
+use crate::arch::{self, Family, Multipliers, Pairs, RopeStyle, Sliding, SlidingRope};
 use crate::experts::Experts;
 use crate::heads::Heads;
 use crate::keys::Keys;
@@ -46,6 +46,8 @@ pub struct ModelConfig {
     pub value_length: u64,
     /// Leading elements of a head that are rotated; even.
     pub rope_dimensions: u64,
+    /// How they make pairs.
+    pub rope_style: RopeStyle,
     /// Base of the rotary frequencies.
     pub rope_base: f32,
     /// Base in sliding-window layers.
@@ -115,6 +117,7 @@ impl ModelConfig {
             key_length: heads.key_length,
             value_length: heads.value_length,
             rope_dimensions: heads.rotated,
+            rope_style: rope_style(&keys, family)?,
             rope_base,
             rope_base_sliding: keys.positive("rope.freq_base_swa")?.unwrap_or(rope_base_sliding),
             rope_scaling,
@@ -239,6 +242,17 @@ impl ModelConfig {
         let shared = self.experts.as_ref().map_or(0, |e| e.shared_feed_forward_length);
         dense.max(shared)
     }
+}
+
+fn rope_style(keys: &Keys<'_, '_>, family: &Family) -> Result<RopeStyle, Error> {
+    Ok(match family.rope {
+        Pairs::Always(style) => style,
+        // Of a text, all sections have the same position.
+        Pairs::NormUnlessSections => match keys.have_sections()? {
+            true => RopeStyle::Neox,
+            false => RopeStyle::Norm,
+        },
+    })
 }
 
 /// Blocks of the model, and those after them that only draft tokens.

@@ -2,13 +2,15 @@
 //! reference implementations as llama.cpp's `src/models/` and Hugging Face transformers describe them.
 
 use crate::arch::{
-    Activation, AttentionKind, ExpertWidth, Family, FfnNorm, Mixture, Multipliers, QkNorm,
+    Activation, AttentionKind, ExpertWidth, Family, FfnNorm, Mixture, Multipliers, Pairs, QkNorm,
     RopeStyle, Score, Shared, Sliding, SlidingRope,
 };
 
+const NEIGHBOURS: Pairs = Pairs::Always(RopeStyle::Norm);
+
 const DENSE: Family = Family {
     name: "",
-    rope: RopeStyle::Neox,
+    rope: Pairs::Always(RopeStyle::Neox),
     activation: Activation::Silu,
     qk_norm: QkNorm::None,
     attention: AttentionKind::Heads,
@@ -41,7 +43,7 @@ pub const FAMILIES: &[Family] = &[
     // With experts: Mixtral.
     Family {
         name: "llama",
-        rope: RopeStyle::Norm,
+        rope: NEIGHBOURS,
         mixture: Some(Mixture {
             always: false,
             normalised: true,
@@ -56,13 +58,19 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "qwen3", qk_norm: QkNorm::Head, ..DENSE },
     Family { name: "qwen3vl", qk_norm: QkNorm::Head, ..DENSE },
     Family { name: "seed_oss", ffn_norm: FfnNorm::PostAttention, ..DENSE },
-    Family { name: "internlm2", rope: RopeStyle::Norm, ..DENSE },
-    Family { name: "ernie4_5", rope: RopeStyle::Norm, ..DENSE },
-    Family { name: "mistral3", rope: RopeStyle::Norm, ..DENSE },
-    Family { name: "granite", rope: RopeStyle::Norm, multipliers: Multipliers::Keys, ..DENSE },
-    Family { name: "smollm3", rope: RopeStyle::Norm, unrotated_every: Some(4), ..DENSE },
+    Family { name: "internlm2", rope: NEIGHBOURS, ..DENSE },
+    Family { name: "ernie4_5", rope: NEIGHBOURS, ..DENSE },
+    Family { name: "mistral3", rope: NEIGHBOURS, ..DENSE },
+    Family { name: "granite", rope: NEIGHBOURS, multipliers: Multipliers::Keys, ..DENSE },
+    Family { name: "smollm3", rope: NEIGHBOURS, unrotated_every: Some(4), ..DENSE },
     Family { name: "phi3", sliding: Sliding::Unused, gate_in_up: true, ..DENSE },
-    Family { name: "glm4", rope: RopeStyle::Norm, post_norm: true, gate_in_up: true, ..DENSE },
+    Family {
+        name: "glm4",
+        rope: Pairs::NormUnlessSections,
+        post_norm: true,
+        gate_in_up: true,
+        ..DENSE
+    },
     Family {
         name: "olmo2",
         qk_norm: QkNorm::Whole,
@@ -135,7 +143,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ernie4_5-moe",
-        rope: RopeStyle::Norm,
+        rope: NEIGHBOURS,
         mixture: Some(Mixture {
             width: ExpertWidth::Own,
             shared: Shared::Length,
@@ -147,7 +155,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         name: "deepseek",
-        rope: RopeStyle::Norm,
+        rope: NEIGHBOURS,
         mixture: Some(Mixture { width: ExpertWidth::Own, shared: Shared::Count, ..EXPERTS }),
         ..DENSE
     },
@@ -199,7 +207,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         name: "granitemoe",
-        rope: RopeStyle::Norm,
+        rope: NEIGHBOURS,
         multipliers: Multipliers::Keys,
         mixture: Some(Mixture { normalised: true, shared: Shared::Length, ..EXPERTS }),
         ..DENSE
@@ -207,7 +215,7 @@ pub const FAMILIES: &[Family] = &[
     // Also Kimi-K2 and GLM-4.7-Flash.
     Family {
         name: "deepseek2",
-        rope: RopeStyle::Norm,
+        rope: NEIGHBOURS,
         attention: AttentionKind::Latent,
         mixture: Some(Mixture {
             width: ExpertWidth::Own,

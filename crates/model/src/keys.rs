@@ -167,6 +167,14 @@ impl<'g, 'a> Keys<'g, 'a> {
         Ok(rows)
     }
 
+    /// A position has several parts, for time, height and width (M-RoPE).
+    pub(crate) fn have_sections(&self) -> Result<bool, Error> {
+        let full = self.full("rope.dimension_sections");
+        let Some(Value::Array(array)) = self.gguf.get(&full) else { return Ok(false) };
+        let mut ints = array.ints().map_err(|e| bad(&full, "unusable", &e))?;
+        Ok(ints.next().is_some_and(|n| n > 0) && ints.next().is_some_and(|n| n > 0))
+    }
+
     /// Which layers slide: an array of booleans, or the period (all but each n-th), or `default`.
     pub(crate) fn sliding_pattern(&self, layers: u32, default: u32) -> Result<Vec<bool>, Error> {
         const KEY: &str = "attention.sliding_window_pattern";

@@ -60,6 +60,7 @@ pub fn all() -> Vec<Tiny> {
         "mistral3-tiny",
         "bailingmoe2-tiny",
         "glm4-tiny",
+        "glm4v-tiny",
         "phi-tiny",
         "smollm3-tiny",
         "hunyuan-moe-tiny",
