@@ -31,8 +31,9 @@ impl Chooser {
         Ok(Self { sampler })
     }
 
-    /// The prompt's tokens count for the penalties.
+    /// An answer begins: all of the prompt's tokens count for the penalties, and none of another answer's.
     pub fn begin(&mut self, prompt: &[u32]) {
+        self.sampler.forget();
         for id in prompt {
             self.sampler.accept(*id);
         }

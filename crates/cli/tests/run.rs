@@ -210,14 +210,17 @@ fn a_chat_remembers_saves_and_loads() {
 #[test]
 fn the_session_that_is_gone_on_with_answers_as_a_new_one() {
     let tiny = Tiny::new(Some(TEMPLATE));
-    let options = ["chat", "--temp", "0", "-n", "6", "--ignore-eos"];
-    let both = fed(&tiny, &options, b"hello\nhello again\n");
-    let file = tiny.folder.join("talk.json");
-    let save = format!("hello\n/save {}\n", file.display());
-    let first = fed(&tiny, &options, save.as_bytes());
-    let load = format!("/load {}\nhello again\n", file.display());
-    let second = fed(&tiny, &options, load.as_bytes());
-    assert_eq!(both.stdout, first.stdout + &second.stdout);
+    // Penalties look at the conversation, whatever the session holds of it.
+    for more in [&[][..], &["--frequency-penalty", "0.5", "--repeat-last-n", "500"]] {
+        let options = [&["chat", "--temp", "0", "-n", "6", "--ignore-eos"][..], more].concat();
+        let both = fed(&tiny, &options, b"hello\nhello again\n/clear\nhello\n");
+        let file = tiny.folder.join("talk.json");
+        let save = format!("hello\n/save {}\n", file.display());
+        let first = fed(&tiny, &options, save.as_bytes()).stdout;
+        let load = format!("/load {}\nhello again\n", file.display());
+        let second = fed(&tiny, &options, load.as_bytes()).stdout;
+        assert_eq!(both.stdout, format!("{first}{second}{first}"), "{more:?}");
+    }
 }
 
 #[test]

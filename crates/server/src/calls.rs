@@ -185,9 +185,12 @@ fn head(format: Format, text: &str) -> Head {
         Format::Mistral => mistral_head(text),
         Format::DeepSeek => {
             let Some((kind, rest)) = text.split_once(DEEPSEEK_SEP) else { return Head::More };
+            // First: a text in the arguments may have a fence.
+            if rest.trim_start().starts_with('{') {
+                return plain_head(kind, rest, text);
+            }
             match rest.split_once("```json") {
                 Some((name, fenced)) => plain_head(name, fenced, text),
-                None if rest.trim_start().starts_with('{') => plain_head(kind, rest, text),
                 None => Head::More,
             }
         }
@@ -201,7 +204,8 @@ fn head(format: Format, text: &str) -> Head {
 }
 
 fn mistral_head(text: &str) -> Head {
-    let trimmed = text.trim_start();
+    // What ends a list, or stands between its calls.
+    let trimmed = text.trim_start_matches([' ', '\n', '\t', '\r', ';', ',', ']']);
     if TOOL_CALLS.starts_with(trimmed) {
         return Head::More;
     }
@@ -211,7 +215,7 @@ fn mistral_head(text: &str) -> Head {
             let name = name.split("[CALL_ID]").next().unwrap_or(name);
             plain_head(name, rest, text)
         }
-        None if !body.is_empty() && !body.starts_with(['[', '{', ',', ']']) => Head::More,
+        None if !body.is_empty() && !body.starts_with(['[', '{']) => Head::More,
         _ => match object_head(body) {
             Head::Found { name, at, in_object } => {
                 Head::Found { name, at: at + text.len() - body.len(), in_object }

@@ -102,6 +102,11 @@ impl Reader {
     }
 
     fn start(&mut self) -> bool {
+        if !self.reads_thoughts {
+            // White space between a thought and text belongs to neither.
+            let white = self.held.len() - self.held.trim_start().len();
+            self.held.drain(..white);
+        }
         let trimmed = self.held.trim_start();
         if trimmed.is_empty() {
             return false;
@@ -152,7 +157,7 @@ impl Reader {
         match find(&held, &[THINK[0].1, THINK[1].1]) {
             Found::Mark(at, mark) => {
                 emit(Delta::Thought, held[..at].trim_end(), out);
-                held[at + mark.len()..].trim_start().clone_into(&mut self.held);
+                held[at + mark.len()..].clone_into(&mut self.held);
                 self.mode = Mode::Start;
                 self.reads_thoughts = false;
                 true

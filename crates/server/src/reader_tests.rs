@@ -28,9 +28,11 @@ fn read(format: Format, tools: bool, answer: &str, size: usize) -> (String, Stri
 type Case =
     (Format, &'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 24] = [
     (Format::Hermes, "Hello < world", "Hello < world", "", &[]),
     (Format::Hermes, "<think>\nhm\n</think>\n\nHi", "Hi", "\nhm", &[]),
+    (Format::Hermes, "<think>hm</think>\n\n", "", "hm", &[]),
+    (Format::Hermes, "\n Hi ", "\n Hi ", "", &[]),
     (
         Format::Hermes,
         "Sure.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>",
@@ -105,6 +107,13 @@ const CASES: [Case; 20] = [
     (Format::Llama3, "{\"answer\": 42}", "{\"answer\": 42}", "", &[]),
     (
         Format::Mistral,
+        "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}][TOOL_CALLS]g[ARGS]{}",
+        "",
+        "",
+        &[("f", "{}"), ("g", "{}")],
+    ),
+    (
+        Format::Mistral,
         "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": [1]}}]",
         "",
         "",
@@ -132,6 +141,13 @@ const CASES: [Case; 20] = [
         &[("f", "{}")],
     ),
     (
+        Format::DeepSeek,
+        "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"s\": \"```json\\n{}\"}<｜tool▁call▁end｜>",
+        "",
+        "",
+        &[("f", "{\"s\": \"```json\\n{}\"}")],
+    ),
+    (
         Format::Harmony,
         "<|channel|>analysis<|message|>Think.<|end|><|start|>assistant<|channel|>final<|message|>Hi.<|return|>",
         "Hi.",
@@ -155,7 +171,7 @@ fn answers_are_read_the_same_however_they_are_cut() {
             let got: Vec<_> =
                 got_calls.iter().map(|c| (c.name.as_str(), c.arguments.as_str())).collect();
             assert_eq!(
-                (got_text.trim(), got_thought.as_str()),
+                (got_text.as_str(), got_thought.as_str()),
                 (text, thought),
                 "{answer} / {size}"
             );
@@ -265,5 +281,70 @@ fn templates_tell_the_format() {
         ("<|im_start|>", Format::Told),
     ] {
         assert_eq!(Format::of(Some(template)), format, "{template}");
+    }
+}
+
+/// What answers are made of, and what they are not made of.
+const SNIPPETS: [&str; 40] = [
+    "hello ",
+    " x<y ",
+    "é",
+    " ",
+    "\n\n",
+    "[",
+    "]",
+    ",",
+    "; ",
+    "\"",
+    "{",
+    "}",
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "[/THINK]",
+    "<tool",
+    "_call>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_call>{\"name\":\"g\",\"arguments\":{\"s\":\"<tool_call>\"}}</tool_call>",
+    "{\"a\":1}",
+    "{\"name\": \"f\", \"arguments\": {\"a\": 1}}",
+    "{\"name\": \"f\", \"parameters\": {\"a\": 2}}",
+    "{\"name\": \"f\", \"id\": 3, \"arguments\": \"{}\"}",
+    "<function=f>\n<parameter=a>\n1\n</parameter>\n</function>",
+    "<|python_tag|>",
+    "[TOOL_CALLS]",
+    "[TOOL_CALLS][{\"name\":\"f\",\"arguments\":{\"a\":1}}]",
+    "[TOOL_CALLS]f[ARGS]{\"a\":3}",
+    "[TOOL_CALLS]f[CALL_ID]9[ARGS]",
+    "<|channel|>analysis<|message|>",
+    "<|channel|>final<|message|>",
+    "<|channel|>commentary to=functions.f <|constrain|>json<|message|>",
+    "<|start|>assistant",
+    "<|end|>",
+    "<|call|>",
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n",
+    "<｜tool▁call▁begin｜>f<｜tool▁sep｜>",
+    "\n```<｜tool▁call▁end｜>",
+];
+
+#[test]
+fn nonsense_is_read_the_same_however_it_is_cut() {
+    use Format::{DeepSeek, Harmony, Hermes, Llama3, Mistral, Told};
+    let mut state = 7_u64;
+    let mut next = |below: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..20_000 {
+        let format = [Hermes, Told, Llama3, Mistral, DeepSeek, Harmony][next(6)];
+        let tools = next(4) > 0;
+        let answer: String = (0..=next(6)).map(|_| SNIPPETS[next(SNIPPETS.len())]).collect();
+        let whole = read(format, tools, &answer, usize::MAX);
+        for size in [1, 2, 7] {
+            let cut = read(format, tools, &answer, size);
+            assert_eq!(cut, whole, "{format:?}, tools: {tools}, {answer:?} / {size}");
+        }
     }
 }

@@ -155,7 +155,7 @@ impl Chat {
         let common = ids.iter().zip(&self.in_session).take_while(|(a, b)| a == b).count();
         let kept = self.loaded.session.truncate(common.min(ids.len() - 1));
         self.in_session.clear();
-        self.chooser.begin(&ids[kept..]);
+        self.chooser.begin(&ids);
         let stop = Interruptible::begin();
         let mut out = Stdout::lock();
         let Loaded { engine, session, .. } = &mut self.loaded;

@@ -111,10 +111,15 @@ impl Sampler {
         *self.counts.entry(id).or_insert(0) += 1;
     }
 
-    /// Forgets all tokens and begins the random numbers anew.
-    pub fn reset(&mut self) {
+    /// Forgets all tokens; the random numbers go on.
+    pub fn forget(&mut self) {
         self.recent.clear();
         self.counts.clear();
+    }
+
+    /// Forgets all tokens and begins the random numbers anew.
+    pub fn reset(&mut self) {
+        self.forget();
         self.random = Random::new(self.seed);
     }
 
