@@ -15,6 +15,7 @@ use crate::load::{self, Expected, Loaded, Opened};
 use crate::logprobs::Logprobs;
 use crate::metrics::Metrics;
 use crate::observe::Observers;
+use crate::out_file;
 use crate::output::Stdout;
 use crate::prompt;
 use crate::report::Report;
@@ -50,13 +51,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let prompt_ids = prompt::ids(&opened.model, &args.input, args.prompt.as_deref(), &allowance)?;
     let mut bounds = bounds(&args.end, args.logprobs);
     let expected = expected(args, &opened, &prompt_ids, &mut bounds);
+    let trace = args.trace.as_deref().map(|path| Trace::create(path, &opened.model)).transpose()?;
     let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
     if !args.json {
         load::note_io(&loaded.engine, &args.budget);
     }
-    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
-    let trace = trace.transpose()?;
+    let trace = trace.map(|file| Trace::begin(file, &mut loaded.engine)).transpose()?;
     let vocabulary = loaded.engine.vocabulary_length();
     let defaults = loaded.engine.model().sampler_defaults();
     let mut chooser = Chooser::new(&args.sampling, defaults, vocabulary)?;
@@ -138,8 +139,17 @@ fn expected(args: &RunArgs, opened: &Opened, prompt: &[u32], bounds: &mut Bounds
     Expected { caller_bytes, ..expected }
 }
 
+/// Refuses one file for two records: the one that is written last would take the other's place.
+fn check_outputs(args: &RunArgs) -> Result<()> {
+    let touch = args.touch.iter().map(|path| ("--touch", path.as_path()));
+    let trace = args.trace.iter().map(|path| ("--trace", path.as_path()));
+    let metrics = args.metrics.iter().map(|path| ("--metrics", path.as_path()));
+    Ok(out_file::check_apart(touch.chain(trace).chain(metrics))?)
+}
+
 /// Those who are asked to keep books; their files are begun here.
 fn observers(args: &RunArgs, model: &Path) -> Result<Observers> {
+    check_outputs(args)?;
     let touch = match args.touch.as_slice() {
         [] => None,
         paths => Some(touch::Recorder::create(paths, model)?),
