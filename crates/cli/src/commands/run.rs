@@ -16,7 +16,8 @@ use crate::logprobs::Logprobs;
 use crate::metrics::Metrics;
 use crate::observe::Observers;
 use crate::out_file;
-use crate::output::Stdout;
+use crate::output::{Stdout, TextLine};
+use crate::progress::note;
 use crate::prompt;
 use crate::report::Report;
 use crate::signals::Interruptible;
@@ -55,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
     if !args.json {
-        load::note_io(&loaded.engine, &args.budget);
+        load::note_options(&loaded.engine, &args.budget);
     }
     let trace = trace.map(|file| Trace::begin(file, &mut loaded.engine)).transpose()?;
     let vocabulary = loaded.engine.vocabulary_length();
@@ -79,15 +80,20 @@ pub fn run(args: &RunArgs) -> Result<()> {
         watch: &watch,
         token_compute_s: None,
     };
-    let answer = answering.answer(&prompt_ids, &mut |piece| {
-        if !args.json {
-            // As it comes: each piece is seen at once.
-            out.write_all(piece.as_bytes())?;
-            out.flush()?;
-        }
-        Ok(())
-    })?;
+    let mut line = TextLine::default();
+    let answer = answering.answer(&prompt_ids, &mut |piece| match args.json {
+        true => Ok(()),
+        false => Ok(line.write(&mut out, piece)?),
+    });
     drop(answering);
+    let answer = answer.inspect_err(|_| {
+        // The error begins a line of its own; where nothing can be written it says so itself.
+        let _ = line.end(&mut out);
+    })?;
+    if !args.json && !answer.ends_line {
+        writeln!(out)?;
+        out.flush()?;
+    }
     if let Some(trace) = trace {
         loaded.engine.set_route_watcher(None);
         trace.finish()?;
@@ -107,12 +113,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
             touch: touched.as_ref(),
         })?;
     } else {
-        if !answer.ends_line {
-            writeln!(out)?;
-        }
         out.finish()?;
-        print_ledger(&report);
-        touched.iter().flat_map(touch::Summary::lines).for_each(|line| print_line(&line));
+        print_figures(&report, answer.finish, loaded.engine.context(), touched.as_ref());
     }
     if stop.is_raised() { Err(Failure::interrupted().into()) } else { Ok(()) }
 }
@@ -156,6 +158,20 @@ fn observers(args: &RunArgs, model: &Path) -> Result<Observers> {
     };
     let metrics = args.metrics.as_deref().map(Metrics::create).transpose()?;
     Ok(Observers { touch, metrics, live: None })
+}
+
+/// Beside the text, on standard error.
+fn print_figures(
+    report: &Report,
+    finish: Finish,
+    context: usize,
+    touched: Option<&touch::Summary>,
+) {
+    print_ledger(report);
+    if finish == Finish::ContextFull {
+        note(&format!("(the context of {context} tokens is full; --ctx sets it)"));
+    }
+    touched.into_iter().flat_map(touch::Summary::lines).for_each(|line| print_line(&line));
 }
 
 fn print_line(line: &str) {
