@@ -79,7 +79,10 @@ impl Conversation {
     /// Reads one that may be used within `allowance`, and the name of the model it was held with.
     pub fn load(path: &Path, allowance: &Allowance) -> Result<(Self, String)> {
         if let Ok(meta) = fs::metadata(path) {
-            allowance.check_messages(meta.len())?;
+            // What is no conversation at all is told so, whatever its size.
+            allowance.check_messages(meta.len()).or_else(|too_long| {
+                read::<IgnoredAny, IgnoredAny>(path).and(Err(too_long.into()))
+            })?;
         }
         let file: Saved<Option<String>, Vec<Turn>> = read(path)?;
         let in_turn = file
@@ -148,6 +151,8 @@ mod tests {
         assert_eq!(Conversation::load(&path, &room(16 << 20)).unwrap().0, long);
         conversation.save(&path, "m").unwrap();
         assert_eq!(load(&path).unwrap().0, conversation);
+        fs::write(&path, "x".repeat(1 << 20)).unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("is no saved conversation"));
         fs::remove_dir_all(&dir).unwrap();
     }
 }

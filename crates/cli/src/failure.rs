@@ -55,7 +55,12 @@ impl Failure {
 
     /// Ctrl-C: says nothing, exit status 130.
     pub fn interrupted() -> Self {
-        Self { status: STATUS_INTERRUPTED, what: String::new(), why: None, mend: None }
+        Self::told(STATUS_INTERRUPTED)
+    }
+
+    /// What is wrong was said already: only the exit status is left.
+    pub fn told(status: u8) -> Self {
+        Self { status, what: String::new(), why: None, mend: None }
     }
 
     /// The second line: where it is and why it is wrong.
@@ -112,7 +117,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
         Some(failure) => (failure.status, failure.to_string()),
         None => (STATUS_RUNNING, from_chain(error).to_string()),
     };
-    if status != STATUS_INTERRUPTED {
+    if !text.is_empty() {
         print_error(&text);
     }
     status
@@ -120,19 +125,18 @@ pub fn report(error: &anyhow::Error) -> u8 {
 
 /// An error without a [`Failure`] in it: the outermost message, then its causes in one line.
 fn from_chain(error: &anyhow::Error) -> Failure {
-    let mut failure = Failure::running(error.to_string());
-    let mut causes: Vec<String> = Vec::new();
-    for cause in error.chain().skip(1) {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain() {
         let cause = cause.to_string();
         // Some libraries repeat their cause in their own message.
-        if !causes.iter().any(|known| known.contains(&cause)) {
-            causes.push(cause);
+        if !told.iter().any(|known| known.contains(&cause)) {
+            told.push(cause);
         }
     }
-    if !causes.is_empty() {
-        failure = failure.why(causes.join(": "));
-    }
-    failure
+    let mut told = told.into_iter();
+    let failure = Failure::running(told.next().unwrap_or_default());
+    let causes: Vec<String> = told.collect();
+    if causes.is_empty() { failure } else { failure.why(causes.join(": ")) }
 }
 
 /// `error: ` and the text; red where standard error is a terminal that wants colour.
@@ -191,5 +195,7 @@ mod tests {
     fn a_chain_is_told_without_repetition() {
         let error = anyhow::anyhow!("disk on fire").context("disk on fire: read").context("load");
         assert_eq!(from_chain(&error).to_string(), "load\n  disk on fire: read");
+        let error = anyhow::anyhow!("not text").context("not text");
+        assert_eq!(from_chain(&error).to_string(), "not text");
     }
 }

@@ -13,6 +13,7 @@ use lowtide_mapping::ProcessMemory;
 
 use crate::human;
 use crate::observe::Pass;
+use crate::terminal::{self, Restoring};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(250);
@@ -34,11 +35,13 @@ pub struct Live {
     state: Arc<State>,
     done: Arc<AtomicBool>,
     drawer: Option<JoinHandle<()>>,
+    /// Takes the line away where a signal ends the program.
+    _restoring: Option<Restoring>,
 }
 
 impl Live {
     /// Shows the line, if standard error is a terminal that understands it. Takes it away when `stop`
-    /// is raised: what follows a Ctrl-C may be the program's end.
+    /// is raised, or another signal comes: what follows may be the program's end.
     pub fn begin(engine: &Engine, stop: &Arc<AtomicBool>) -> Option<Self> {
         if !std::io::stderr().is_terminal() || !understands() {
             return None;
@@ -46,11 +49,22 @@ impl Live {
         let state = Arc::new(State::default());
         state.budget_bytes.store(engine.budget().total_bytes, Ordering::Relaxed);
         let done = Arc::new(AtomicBool::new(false));
+        // Both streams on one terminal: the answer needs the rows above.
+        let place = Arc::new(match std::io::stdout().is_terminal() {
+            true => Place::LastRow { rows: Mutex::default() },
+            false => Place::Here,
+        });
+        let _restoring = {
+            let place = Arc::clone(&place);
+            terminal::restoring(move |_| place.clear())
+        };
         let drawer = {
             let (state, done, stop) = (Arc::clone(&state), Arc::clone(&done), Arc::clone(stop));
-            std::thread::spawn(move || draw_until(&state, || raised(&done) || raised(&stop)))
+            std::thread::spawn(move || {
+                draw_until(&state, &place, || raised(&done) || raised(&stop))
+            })
         };
-        Some(Self { state, done, drawer: Some(drawer) })
+        Some(Self { state, done, drawer: Some(drawer), _restoring })
     }
 
     /// A pass has ended.
@@ -85,12 +99,7 @@ fn understands() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
-fn draw_until(state: &State, is_over: impl Fn() -> bool) {
-    // Both streams on one terminal: the answer needs the rows above.
-    let place = match std::io::stdout().is_terminal() {
-        true => Place::LastRow { size: Mutex::new(None) },
-        false => Place::Here,
-    };
+fn draw_until(state: &State, place: &Place, is_over: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_over() {
         if begun.elapsed() >= EVERY {
@@ -118,10 +127,47 @@ fn line(state: &State, rss_bytes: u64) -> String {
 
 /// Where the line stands.
 enum Place {
-    /// In the last row; the rows above scroll. The size they were set for.
-    LastRow { size: Mutex<Option<(u16, u16)>> },
+    /// In the last row; the rows above scroll.
+    LastRow { rows: Mutex<Rows> },
     /// Where the cursor is.
     Here,
+}
+
+/// What has become of a terminal's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Rows {
+    /// Nothing: there was no line yet.
+    #[default]
+    Whole,
+    /// The last one is taken, of a terminal of so many columns and rows.
+    Taken(u16, u16),
+    /// It was given back, for good.
+    Given,
+}
+
+impl Rows {
+    /// What to write for a line in the last row.
+    fn take(&mut self, width: u16, height: u16, line: &str) -> String {
+        let mut text = String::new();
+        if *self == Self::Given || height < ROWS_MIN {
+            return text;
+        }
+        if *self != Self::Taken(width, height) {
+            // A line feed and back up: the cursor is not in the last row when it is taken away.
+            text.push_str(&format!("\x1bD\x1b[A\x1b7\x1b[1;{}r\x1b8", height - 1));
+            *self = Self::Taken(width, height);
+        }
+        text.push_str(&format!("\x1b7\x1b[{height};1H\x1b[K\x1b[2m{line}\x1b[0m\x1b8"));
+        text
+    }
+
+    /// What to write for a terminal as it was.
+    fn give(&mut self) -> String {
+        match std::mem::replace(self, Self::Given) {
+            Self::Taken(_, height) => format!("\x1b7\x1b[r\x1b[{height};1H\x1b[K\x1b8"),
+            Self::Whole | Self::Given => String::new(),
+        }
+    }
 }
 
 impl Place {
@@ -133,32 +179,21 @@ impl Place {
         let line: String = line.chars().take(usize::from(width.saturating_sub(1))).collect();
         match self {
             Self::Here => put(&format!("\r\x1b[K{line}")),
-            Self::LastRow { .. } if height < ROWS_MIN => {}
-            Self::LastRow { size } => {
-                let mut size = size.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let mut text = String::new();
-                if *size != Some((width, height)) {
-                    // A line feed and back up: the cursor is not in the last row when it is taken away.
-                    text.push_str(&format!("\x1bD\x1b[A\x1b7\x1b[1;{}r\x1b8", height - 1));
-                    *size = Some((width, height));
-                }
-                text.push_str(&format!("\x1b7\x1b[{height};1H\x1b[K\x1b[2m{line}\x1b[0m\x1b8"));
-                put(&text);
-            }
+            // Written before the rows can become others.
+            Self::LastRow { rows } => with(rows, |rows| put(&rows.take(width, height, &line))),
         }
     }
 
     fn clear(&self) {
         match self {
             Self::Here => put("\r\x1b[K"),
-            Self::LastRow { size } => {
-                let size = size.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if let Some((_, height)) = *size {
-                    put(&format!("\x1b7\x1b[r\x1b[{height};1H\x1b[K\x1b8"));
-                }
-            }
+            Self::LastRow { rows } => with(rows, |rows| put(&rows.give())),
         }
     }
+}
+
+fn with(rows: &Mutex<Rows>, act: impl FnOnce(&mut Rows)) {
+    act(&mut rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
 }
 
 /// By one call, so that nothing of the answer comes in between.
@@ -185,5 +220,17 @@ mod tests {
             line(&state, 6_410_000_000),
             "memory 6.41 GB of 6.80 GB   0.12 tokens/s   waiting for the disk 75 %"
         );
+    }
+
+    #[test]
+    fn the_last_row_is_given_back_once_and_for_good() {
+        let mut rows = Rows::default();
+        assert_eq!(rows.take(80, ROWS_MIN - 1, "x"), "");
+        let first = rows.take(80, 24, "x");
+        assert!(first.contains("\x1b[1;23r"), "{first:?}");
+        assert!(!rows.take(80, 24, "x").contains("\x1b[1;23r"), "it scrolls above already");
+        assert!(rows.take(80, 30, "x").contains("\x1b[1;29r"), "the terminal was made larger");
+        assert!(rows.give().starts_with("\x1b7\x1b[r\x1b[30;1H"));
+        assert_eq!((rows.give(), rows.take(80, 30, "x")), (String::new(), String::new()));
     }
 }

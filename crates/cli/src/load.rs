@@ -101,8 +101,15 @@ pub fn engine(model: Model, budget: &BudgetOptions, options: LoadOptions) -> Res
     Engine::new(model, &options).map_err(|error| failure(&error, Phase::Opening))
 }
 
-/// Says so where `--io direct` changes nothing.
-pub fn note_io(engine: &Engine, budget: &BudgetOptions) {
+/// Says so where an option does not do what it seems to: `--io direct` of what is all in memory, a context that the
+/// model was not made for.
+pub fn note_options(engine: &Engine, budget: &BudgetOptions) {
+    let trained = engine.config().context_length;
+    if let Some(ctx) = budget.ctx.filter(|ctx| u64::from(*ctx) > u64::from(trained)) {
+        note(&format!(
+            "--ctx {ctx} is more than the {trained} tokens this model was trained for: beyond them answers get worse"
+        ));
+    }
     if budget.io == Io::Direct && engine.store().plan().is_all_resident() {
         note(
             "--io direct has no effect: the model fits into memory and is read through its mapping",

@@ -29,6 +29,7 @@ mod report;
 mod signals;
 mod size;
 mod store;
+mod terminal;
 mod touch;
 mod trace;
 mod trial;

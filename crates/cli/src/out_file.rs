@@ -154,6 +154,44 @@ impl Drop for OutFile {
     }
 }
 
+/// Refuses one file for two options.
+///
+/// # Errors
+/// Exit status 2, with both options.
+pub fn check_apart<'p>(
+    outputs: impl IntoIterator<Item = (&'static str, &'p Path)>,
+) -> Result<(), Failure> {
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (flag, path) in outputs {
+        // Pipes and devices take from any number of writers.
+        if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            continue;
+        }
+        let place = place_of(path);
+        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == place) {
+            return Err(Failure::input(format!(
+                "{other} and {flag} both write {}",
+                path.display()
+            ))
+            .why("one of the two would be lost")
+            .mend(format!("{flag} with another file")));
+        }
+        seen.push((flag, place));
+    }
+    Ok(())
+}
+
+/// Free of links, as far as there is something.
+fn place_of(path: &Path) -> PathBuf {
+    let through = through_links(path).unwrap_or_else(|_| path.to_owned());
+    let folder =
+        through.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    match (fs::canonicalize(folder), through.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => through,
+    }
+}
+
 /// Beside the file, so that giving it its name is one step.
 fn part_path(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_string_lossy();
@@ -229,6 +267,25 @@ mod tests {
         }
         OutFile::create(Path::new("/dev/null"), "--x").unwrap().put(b"gone").unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 4, "nothing is left over");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn one_file_for_two_options_is_seen_through_links_and_folders() {
+        let dir = std::env::temp_dir().join(format!("lowtide-apart-{}", std::process::id()));
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        fs::write(dir.join("a"), "old").unwrap();
+        std::os::unix::fs::symlink("a", dir.join("link")).unwrap();
+        let apart = |a: &str, b: &str| {
+            let (a, b) = (dir.join(a), dir.join(b));
+            check_apart([("--x", a.as_path()), ("--y", b.as_path())])
+        };
+        assert!(apart("a", "b").is_ok() && apart("a", "sub/a").is_ok());
+        for (a, b) in [("a", "a"), ("new", "sub/../new"), ("link", "a")] {
+            let failure = apart(a, b).unwrap_err().to_string();
+            assert!(failure.starts_with("--x and --y both write"), "{failure}");
+        }
+        assert!(check_apart([("--x", Path::new("/dev/null")); 2]).is_ok());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -67,6 +67,31 @@ impl Stdout {
     }
 }
 
+/// The line of an answer that is being written.
+#[derive(Debug, Default)]
+pub struct TextLine {
+    is_begun: bool,
+}
+
+impl TextLine {
+    /// A piece of it as it comes: seen at once.
+    pub fn write(&mut self, out: &mut impl Write, piece: &str) -> io::Result<()> {
+        if !piece.is_empty() {
+            self.is_begun = !piece.ends_with('\n');
+        }
+        out.write_all(piece.as_bytes())?;
+        out.flush()
+    }
+
+    /// Ends it where it was begun.
+    pub fn end(self, out: &mut impl Write) -> io::Result<()> {
+        if self.is_begun {
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    }
+}
+
 /// Refuses to work for a result that nobody can get.
 pub fn check_open() -> anyhow::Result<()> {
     if !stdout_was_closed() {

@@ -5,16 +5,16 @@
 //! each layer the experts in ascending order. A prompt's tokens, but for the last, do not need the last
 //! layer: they have one list less.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lowtide_engine::{Engine, Model, Routed};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::out_file::OutFile;
 
 /// Tokens that go through a model together at most.
 const BATCH_MAX: usize = 2048;
@@ -48,12 +48,11 @@ struct Line<'l> {
 
 /// A trace being written.
 pub struct Trace {
-    path: PathBuf,
     writer: Arc<Mutex<Writer>>,
 }
 
 struct Writer {
-    out: BufWriter<File>,
+    out: OutFile,
     used: usize,
     /// The batch on its way: of each token its position and its layers so far.
     batch: Vec<(usize, Vec<Vec<u32>>)>,
@@ -62,18 +61,28 @@ struct Writer {
 }
 
 impl Trace {
-    /// Begins to write what `engine`'s routers choose.
-    pub fn begin(path: &Path, engine: &mut Engine) -> Result<Self> {
-        let Some(experts) = engine.config().experts.as_ref() else {
+    /// Begins the file under another name: a run that is refused leaves what was there.
+    ///
+    /// # Errors
+    /// Exit status 2: there is nothing to trace in `model`, or the file cannot be written.
+    pub fn create(path: &Path, model: &Model) -> Result<OutFile> {
+        if model.config().experts.is_none() {
             let failure = Failure::input("the model has no experts, so there is nothing to trace");
             return Err(failure.mend("leave --trace out").into());
+        }
+        Ok(OutFile::create(path, "--trace")?)
+    }
+
+    /// Begins to write what `engine`'s routers choose.
+    pub fn begin(mut out: OutFile, engine: &mut Engine) -> Result<Self> {
+        let Some(experts) = engine.config().experts.as_ref() else {
+            unreachable!("Trace::create has seen experts");
         };
-        let file = File::create(path).with_context(|| path.display().to_string())?;
-        let mut out = BufWriter::new(file);
         let layers = engine.expert_layers();
         let header =
             Header { lowtide_trace: 1, layers, experts: experts.count, used: experts.used };
-        line(&mut out, &header).with_context(|| path.display().to_string())?;
+        line(&mut out, &header).map_err(|error| out.failed(&error))?;
+        out.publish()?;
         // The configuration's limits are far below.
         let used = experts.used as usize;
         let writer = Writer { out, used, batch: Vec::new(), first_layer: None, failed: None };
@@ -82,7 +91,7 @@ impl Trace {
         engine.set_route_watcher(Some(Box::new(move |routed| {
             watcher.lock().unwrap_or_else(PoisonError::into_inner).see(routed);
         })));
-        Ok(Self { path: path.to_owned(), writer })
+        Ok(Self { writer })
     }
 
     /// Writes what is left.
@@ -90,8 +99,8 @@ impl Trace {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         writer.write_batch();
         let flushed = writer.out.flush();
-        let result = writer.failed.take().map_or(flushed, Err);
-        result.with_context(|| self.path.display().to_string())
+        let written = writer.failed.take().map_or(flushed, Err);
+        Ok(written.map_err(|error| writer.out.failed(&error))?)
     }
 }
 

@@ -180,7 +180,7 @@ fn a_chat_goes_on_after_a_message_that_is_too_long() {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let chat = ran(child.wait_with_output().unwrap());
-    assert_eq!(chat.status, 0, "{}", chat.stderr);
+    assert_eq!(chat.status, 2, "{}", chat.stderr);
     assert_eq!(chat.stderr.matches("the message has more than 3,584 bytes").count(), 2);
     let talk: Value = serde_json::from_str(&std::fs::read_to_string(saved).unwrap()).unwrap();
     let said = |at: usize| talk["turns"][at]["content"].as_str().unwrap();

@@ -148,6 +148,45 @@ fn files_that_cannot_be_written_are_refused_and_nothing_is_lost() {
             );
         }
     }
+    // Two records in one file: one of them would be lost.
+    let (same, also) = (folder.join("same.png"), folder.path().join("./same.png"));
+    let ran = answer(
+        &folder,
+        "2",
+        &["--touch", same.to_str().unwrap(), "--metrics", also.to_str().unwrap()],
+    );
+    assert_error(&ran, 2);
+    assert!(ran.stderr.contains("--touch and --metrics both write"), "{}", ran.stderr);
+    let mut map = lowtide(folder.path());
+    assert_error(&run(map.arg("map").arg(&model).args(["--svg", "a", "--png", "a"])), 2);
     assert_eq!(std::fs::read(&model).unwrap(), before);
     assert_eq!(folder.files(), ["old.json", "tiny.gguf"]);
+}
+
+/// A trace as well is whole or what it was, and no model is lost for one.
+#[test]
+fn a_trace_replaces_no_model_and_nothing_where_a_run_is_refused() {
+    let folder = Folder::new();
+    let (model, old) = (folder.join("experts.gguf"), folder.join("old.jsonl"));
+    let spec = synth::Spec::named("qwen3moe-tiny", "f32").unwrap();
+    synth::write_file(&spec, &model, &mut |_| {}).unwrap();
+    let before = std::fs::read(&model).unwrap();
+    std::fs::write(&old, "old").unwrap();
+    let traced = |path: &std::path::Path, memory: &str| {
+        let mut command = lowtide(folder.path());
+        command.arg("run").arg(&model).args(["--ids", "1,2", "-n", "2", "--memory", memory]);
+        run(command.arg("--trace").arg(path))
+    };
+    for path in [model.as_path(), folder.path(), &folder.join("none/t")] {
+        let ran = traced(path, "auto");
+        assert_error(&ran, 2);
+        assert!(ran.stderr.contains("try: --trace FILE"), "{}", ran.stderr);
+    }
+    assert_error(&traced(&old, "1MB"), 2);
+    assert_eq!(std::fs::read(&old).unwrap(), b"old");
+    assert_eq!(std::fs::read(&model).unwrap(), before);
+    let ran = traced(&old, "auto");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(std::fs::read_to_string(&old).unwrap().lines().count() > 2);
+    assert_eq!(folder.files(), ["experts.gguf", "old.jsonl"]);
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Memory, fraction, logit_bias, memory, non_negative, not_empty, positive};
+use super::values::{
+    Memory, fraction, logit_bias, memory, non_negative, not_empty, positive, token_id,
+};
 
 /// How bytes of the model come in.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,7 +114,7 @@ pub struct PromptOptions {
     pub file: Option<PathBuf>,
     /// The prompt as token ids, taken as they are
     #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', allow_hyphen_values = true)]
-    #[arg(conflicts_with_all = ["prompt", "file", "raw", "system"])]
+    #[arg(value_parser = token_id, conflicts_with_all = ["prompt", "file", "raw", "system"])]
     pub ids: Option<Vec<u32>>,
     /// No chat template: the model goes on with the prompt as it is
     #[arg(long)]

@@ -1,5 +1,7 @@
 //! How single values are read.
 
+use std::num::ParseIntError;
+
 use crate::size;
 
 /// `--memory`: a size, or what the machine and its limits allow.
@@ -67,6 +69,11 @@ pub fn logit_bias(text: &str) -> Result<(u32, f32), String> {
     }
 }
 
+/// A token id; there may be blanks around it, as in a list that was copied.
+pub fn token_id(text: &str) -> Result<u32, ParseIntError> {
+    text.trim().parse()
+}
+
 /// A text of at least one character.
 pub fn not_empty(text: &str) -> Result<String, String> {
     match text {
@@ -88,6 +95,7 @@ mod tests {
         }
         assert!(fraction("1.01").is_err() && fraction("1").is_ok());
         assert!(positive("0").is_err());
+        assert_eq!(token_id(" 5 "), Ok(5));
         assert_eq!(logit_bias("5=-inf"), Ok((5, f32::NEG_INFINITY)));
         for bad in ["5", "5=", "=1", "5=nan", "5=inf", "-1=2", "4294967296=1"] {
             assert!(logit_bias(bad).is_err(), "{bad}");

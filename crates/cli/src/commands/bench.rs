@@ -95,7 +95,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     };
     let mut loaded = opened.load(&args.budget, expected)?;
     if !args.json {
-        load::note_io(&loaded.engine, &args.budget);
+        load::note_options(&loaded.engine, &args.budget);
     }
     let model = model_name(&loaded);
     let stop = Interruptible::begin();

@@ -1,6 +1,6 @@
 //! `lowtide chat`: a conversation at the terminal, or line by line from a pipe.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -14,15 +14,16 @@ use crate::args::ChatArgs;
 use crate::chat_command::{ChatCommand, HELP};
 use crate::chooser::Chooser;
 use crate::conversation::Conversation;
-use crate::failure::{Failure, print_error};
+use crate::failure::{self, Failure};
 use crate::load::{self, Expected, Loaded};
 use crate::metrics::Metrics;
 use crate::observe::Observers;
-use crate::output::{Stdout, StdoutClosed};
+use crate::output::{Stdout, StdoutClosed, TextLine};
 use crate::progress::note;
 use crate::prompt::{Dialogue, no_template};
 use crate::report::{Report, Times};
 use crate::signals::Interruptible;
+use crate::terminal;
 use crate::watch::Watch;
 
 /// Lines of history that are kept.
@@ -53,7 +54,7 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
     );
     metrics.iter_mut().try_for_each(Metrics::begin)?;
     let engine = &loaded.engine;
-    load::note_io(engine, &args.budget);
+    load::note_options(engine, &args.budget);
     let chooser = Chooser::new(
         &args.sampling,
         engine.model().sampler_defaults(),
@@ -70,7 +71,9 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
         chooser,
         watch,
         observers: Observers { metrics, ..Observers::default() },
+        failed: None,
     };
+    let _settings = terminal::keep_settings();
     let mut lines = Lines::new(chat.allowance.bytes_max()?)?;
     if lines.interactive {
         note(&chat.greeting());
@@ -81,7 +84,7 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
             Input::TooLong(bytes) => {
                 // The chat goes on: what comes next may fit.
                 if let Err(failure) = chat.allowance.check_bytes("the message", bytes, true) {
-                    print_error(&failure.to_string());
+                    chat.complain(&failure.into());
                 }
                 continue;
             }
@@ -95,7 +98,11 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
         }
     }
     lines.save();
-    Ok(())
+    match chat.failed {
+        // Who typed has seen it; a script sees the status only.
+        Some(status) if !lines.interactive => Err(Failure::told(status).into()),
+        _ => Ok(()),
+    }
 }
 
 struct Chat {
@@ -112,6 +119,8 @@ struct Chat {
     last: Option<Report>,
     watch: Watch,
     observers: Observers,
+    /// The exit status of the first thing that went wrong.
+    failed: Option<u8>,
 }
 
 impl Chat {
@@ -132,10 +141,16 @@ impl Chat {
             }
             Err(error) => {
                 self.conversation.turns.truncate(before);
-                crate::failure::report(&error);
+                self.complain(&error);
             }
         }
         Ok(())
+    }
+
+    /// What goes wrong with a message or a command does not end the chat.
+    fn complain(&mut self, error: &anyhow::Error) {
+        let status = failure::report(error);
+        self.failed.get_or_insert(status);
     }
 
     fn reply(&mut self) -> Result<String> {
@@ -171,12 +186,12 @@ impl Chat {
             watch,
             token_compute_s: None,
         };
-        let reply = answering.answer(&ids[kept..], &mut |piece| {
-            out.write_all(piece.as_bytes())?;
-            Ok(out.flush()?)
-        });
+        let mut line = TextLine::default();
+        let reply = answering.answer(&ids[kept..], &mut |piece| Ok(line.write(&mut out, piece)?));
         drop(answering);
         let Ok(reply) = reply else {
+            // The error begins a line of its own; where nothing can be written it says so itself.
+            let _ = line.end(&mut out);
             // What is in the session after an error is not known here.
             self.loaded.session.reset();
             return reply.map(|reply| reply.text);
@@ -216,7 +231,7 @@ impl Chat {
                 let model = self.loaded.path.to_string_lossy();
                 match self.conversation.save(&path, &model) {
                     Ok(()) => note(&format!("saved to {}", path.display())),
-                    Err(error) => complain(&error),
+                    Err(error) => self.complain(&error),
                 }
             }
             ChatCommand::Load(path) => match Conversation::load(&path, &self.allowance) {
@@ -225,18 +240,13 @@ impl Chat {
                     self.conversation = conversation;
                     note(&format!("{turns} messages from {}, held with {model}", path.display()));
                 }
-                Err(error) => complain(&error),
+                Err(error) => self.complain(&error),
             },
             ChatCommand::Wrong(why) => note(&why),
             ChatCommand::Quit => {}
         }
         Ok(())
     }
-}
-
-/// What goes wrong with a command does not end the chat.
-fn complain(error: &anyhow::Error) {
-    let _status = crate::failure::report(error);
 }
 
 fn note_lines(text: &str) {
@@ -293,7 +303,7 @@ impl Lines {
             return Ok(String::from_utf8_lossy(&line).into_owned());
         }
         let mut line = String::from_utf8(line)
-            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))?;
+            .map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
         line.truncate(line.trim_end_matches(['\n', '\r']).len());
         Ok(line)
     }
@@ -318,6 +328,10 @@ impl Lines {
                     continue;
                 }
                 Err(ReadlineError::Interrupted) => return Err(Failure::interrupted().into()),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    let what = "a line of standard input is not UTF-8 text";
+                    return Err(Failure::input(what).why(error).into());
+                }
                 Err(ReadlineError::Eof) if too_long => break,
                 Err(ReadlineError::Eof) if message.is_empty() => return Ok(Input::End),
                 Err(ReadlineError::Eof) => return Ok(Input::Message(message)),

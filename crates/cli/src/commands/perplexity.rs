@@ -58,7 +58,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     };
     let mut loaded = opened.load(&args.budget, expected)?;
     if !args.json {
-        load::note_io(&loaded.engine, &args.budget);
+        load::note_options(&loaded.engine, &args.budget);
     }
     let out = save.as_mut().map(|out| out as &mut dyn Write);
     let mut scored = run(&mut loaded, &tokens, context, args.chunks, out)?;

@@ -15,7 +15,9 @@ use crate::load::{self, Expected, Loaded, Opened};
 use crate::logprobs::Logprobs;
 use crate::metrics::Metrics;
 use crate::observe::Observers;
-use crate::output::Stdout;
+use crate::out_file;
+use crate::output::{Stdout, TextLine};
+use crate::progress::note;
 use crate::prompt;
 use crate::report::Report;
 use crate::signals::Interruptible;
@@ -50,13 +52,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let prompt_ids = prompt::ids(&opened.model, &args.input, args.prompt.as_deref(), &allowance)?;
     let mut bounds = bounds(&args.end, args.logprobs);
     let expected = expected(args, &opened, &prompt_ids, &mut bounds);
+    let trace = args.trace.as_deref().map(|path| Trace::create(path, &opened.model)).transpose()?;
     let mut observers = observers(args, &opened.path)?;
     let mut loaded = opened.load(&args.budget, expected)?;
     if !args.json {
-        load::note_io(&loaded.engine, &args.budget);
+        load::note_options(&loaded.engine, &args.budget);
     }
-    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &mut loaded.engine));
-    let trace = trace.transpose()?;
+    let trace = trace.map(|file| Trace::begin(file, &mut loaded.engine)).transpose()?;
     let vocabulary = loaded.engine.vocabulary_length();
     let defaults = loaded.engine.model().sampler_defaults();
     let mut chooser = Chooser::new(&args.sampling, defaults, vocabulary)?;
@@ -78,15 +80,20 @@ pub fn run(args: &RunArgs) -> Result<()> {
         watch: &watch,
         token_compute_s: None,
     };
-    let answer = answering.answer(&prompt_ids, &mut |piece| {
-        if !args.json {
-            // As it comes: each piece is seen at once.
-            out.write_all(piece.as_bytes())?;
-            out.flush()?;
-        }
-        Ok(())
-    })?;
+    let mut line = TextLine::default();
+    let answer = answering.answer(&prompt_ids, &mut |piece| match args.json {
+        true => Ok(()),
+        false => Ok(line.write(&mut out, piece)?),
+    });
     drop(answering);
+    let answer = answer.inspect_err(|_| {
+        // The error begins a line of its own; where nothing can be written it says so itself.
+        let _ = line.end(&mut out);
+    })?;
+    if !args.json && !answer.ends_line {
+        writeln!(out)?;
+        out.flush()?;
+    }
     if let Some(trace) = trace {
         loaded.engine.set_route_watcher(None);
         trace.finish()?;
@@ -106,12 +113,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
             touch: touched.as_ref(),
         })?;
     } else {
-        if !answer.ends_line {
-            writeln!(out)?;
-        }
         out.finish()?;
-        print_ledger(&report);
-        touched.iter().flat_map(touch::Summary::lines).for_each(|line| print_line(&line));
+        print_figures(&report, answer.finish, loaded.engine.context(), touched.as_ref());
     }
     if stop.is_raised() { Err(Failure::interrupted().into()) } else { Ok(()) }
 }
@@ -138,14 +141,37 @@ fn expected(args: &RunArgs, opened: &Opened, prompt: &[u32], bounds: &mut Bounds
     Expected { caller_bytes, ..expected }
 }
 
+/// Refuses one file for two records: the one that is written last would take the other's place.
+fn check_outputs(args: &RunArgs) -> Result<()> {
+    let touch = args.touch.iter().map(|path| ("--touch", path.as_path()));
+    let trace = args.trace.iter().map(|path| ("--trace", path.as_path()));
+    let metrics = args.metrics.iter().map(|path| ("--metrics", path.as_path()));
+    Ok(out_file::check_apart(touch.chain(trace).chain(metrics))?)
+}
+
 /// Those who are asked to keep books; their files are begun here.
 fn observers(args: &RunArgs, model: &Path) -> Result<Observers> {
+    check_outputs(args)?;
     let touch = match args.touch.as_slice() {
         [] => None,
         paths => Some(touch::Recorder::create(paths, model)?),
     };
     let metrics = args.metrics.as_deref().map(Metrics::create).transpose()?;
     Ok(Observers { touch, metrics, live: None })
+}
+
+/// Beside the text, on standard error.
+fn print_figures(
+    report: &Report,
+    finish: Finish,
+    context: usize,
+    touched: Option<&touch::Summary>,
+) {
+    print_ledger(report);
+    if finish == Finish::ContextFull {
+        note(&format!("(the context of {context} tokens is full; --ctx sets it)"));
+    }
+    touched.into_iter().flat_map(touch::Summary::lines).for_each(|line| print_line(&line));
 }
 
 fn print_line(line: &str) {

@@ -39,7 +39,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         None => None,
     };
     if let Some((_, engine)) = &first {
-        load::note_io(engine, &args.budget);
+        load::note_options(engine, &args.budget);
     }
     let local = listeners[0].local_addr().context("the listening address")?;
     confine(&models)?;

@@ -132,7 +132,9 @@ fn mapped_rate(file: &ModelFile) -> Result<Option<f64>, Error> {
         mapping.evict(free)?;
         return Ok(Some(rate));
     }
-    // All of it is cached: a stretch of it is let go, and measuring brings it back.
+    // All of it is cached: a stretch of it is let go, and measuring brings it back. What was written just now would
+    // stay; where it cannot be put on the disk, it does.
+    let _ = file.file().sync_data();
     let start = mapping.len().saturating_sub(MAPPED_BYTES) / 2;
     mapping.evict(start..(start + MAPPED_BYTES).min(mapping.len()))?;
     let free = longest_free(file, mapping.len())?;

@@ -23,7 +23,7 @@ use self::terminal::Style;
 use crate::args::MapArgs;
 use crate::failure::{Failure, one_line};
 use crate::human;
-use crate::out_file::OutFile;
+use crate::out_file::{OutFile, check_apart};
 use crate::output::Stdout;
 use crate::signals::Interruptible;
 use crate::store::{Store, resolve};
@@ -109,6 +109,8 @@ struct Pictures {
 
 impl Pictures {
     fn begin(args: &MapArgs) -> Result<Self> {
+        let svg = args.svg.iter().map(|path| ("--svg", path.as_path()));
+        check_apart(svg.chain(args.png.iter().map(|path| ("--png", path.as_path()))))?;
         let svg = args.svg.as_deref().map(|path| OutFile::create(path, "--svg")).transpose()?;
         let png = args.png.as_deref().map(|path| OutFile::create(path, "--png")).transpose()?;
         Ok(Self { svg, png })
