@@ -6,6 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
+use crate::pymethods::string_method;
 use crate::pytext::{self, Json};
 
 /// What `raise_exception` was called with; the source of the engine's error.
@@ -102,6 +103,9 @@ fn method(
         && text.contains('{')
     {
         return Err(Error::new(ErrorKind::InvalidOperation, "format asks for too wide a field"));
+    }
+    if let Some(result) = value.as_str().and_then(|text| string_method(text, name, args)) {
+        return result;
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }

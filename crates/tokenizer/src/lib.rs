@@ -41,6 +41,7 @@ mod jinja;
 mod load;
 mod parts;
 mod pre;
+mod pymethods;
 mod pytext;
 mod roles;
 mod special;

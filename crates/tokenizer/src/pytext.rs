@@ -101,15 +101,17 @@ fn repr(value: &Value, depth: usize, charge: Charge<'_>, out: &mut String) -> Re
         ValueKind::Number => out.push_str(&number(value)),
         ValueKind::String => repr_str(value.as_str().unwrap_or_default(), out),
         ValueKind::Seq | ValueKind::Iterable => {
-            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
-            out.push(open);
-            for (i, item) in value.try_iter()?.checked().enumerate() {
-                if i > 0 {
+            let (open, close) = if value.is_tuple() { ("(", ")") } else { ("[", "]") };
+            out.push_str(open);
+            let mut items = 0;
+            for item in value.try_iter()?.checked() {
+                if items > 0 {
                     out.push_str(", ");
                 }
                 repr(&item?, depth + 1, charge, out)?;
+                items += 1;
             }
-            out.push(close);
+            out.push_str(if value.is_tuple() && items == 1 { ",)" } else { close });
         }
         ValueKind::Map => {
             out.push('{');
