@@ -184,7 +184,7 @@ pub struct Family {
     pub ffn_norm: FfnNorm,
     /// The dense feed-forward's gate has no tensor of its own but the first half of `ffn_up`'s rows.
     pub gate_in_up: bool,
-    /// Each so manieth layer's queries and keys are not rotated.
+    /// Queries and keys of every n-th layer are not rotated.
     pub unrotated_every: Option<u32>,
     /// Scales of embedding, residual stream and logits.
     pub multipliers: Multipliers,
