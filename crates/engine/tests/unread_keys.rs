@@ -49,6 +49,8 @@ fn keys_that_change_answers_are_refused() {
     refused("qwen2-tiny", "qwen2.attention.causal", BOOL, &[0], Some(&[1]));
     refused("granite-tiny", "granite.rope.scaling.finetuned", BOOL, &[0], Some(&[1]));
     refused("qwen3-tiny", "qwen3.rope.scaling.attn_factor", F32, &factor, Some(&one));
+    let (alpha, none) = (50.0_f32.to_le_bytes(), 0.0_f32.to_le_bytes());
+    refused("hunyuan-dense-tiny", "hunyuan-dense.rope.scaling.alpha", F32, &alpha, Some(&none));
     refused("gemma3-tiny", "gemma3.rope.dimension_count_swa", U32, &six, None);
     refused("gemma3-tiny", "gemma3.attention.key_length_swa", U32, &six, None);
 }
@@ -61,6 +63,15 @@ fn refused(shape: &str, name: &str, ty: u32, other: &[u8], usual: Option<&[u8]>)
     if let Some(usual) = usual {
         opened(name, &with_key(shape, name, ty, usual)).unwrap();
     }
+}
+
+#[test]
+fn one_expert_is_none() {
+    let key = "hunyuan-dense.expert_count";
+    let with = |count: u32| with_key("hunyuan-dense-tiny", key, U32, &count.to_le_bytes());
+    opened("one-expert", &with(1)).unwrap();
+    let text = opened("two-experts", &with(2)).err().unwrap_or_default();
+    assert!(text.contains("a mixture of 2 experts in family \"hunyuan-dense\""), "{text:?}");
 }
 
 #[test]

@@ -169,6 +169,10 @@ impl ModelConfig {
             let why = "in this family it means that no layer knows positions";
             return refused("rope.scaling.finetuned", &false, why);
         }
+        if let Some(alpha) = keys.positive_or_zero("rope.scaling.alpha")? {
+            let why = "the base of the rotary frequencies would have to grow by it";
+            return refused("rope.scaling.alpha", &alpha, why);
+        }
         for key in self.family.needed_keys {
             if !keys.has(key) {
                 let why =

@@ -52,7 +52,8 @@ impl Experts {
         let used = keys.optional("expert_used_count", 0, limits::EXPERTS_MAX)?.unwrap_or(0);
         let Some(mixture) = &family.mixture else {
             return match count {
-                0 => Ok(None),
+                // Of one expert is what is dense (Hunyuan's first conversions); tensors of experts would be refused.
+                0 | 1 => Ok(None),
                 n => Err(Error::Unsupported {
                     what: format!("a mixture of {n} experts in family {:?}", family.name),
                     why: "its router and experts would be ignored".to_owned(),
