@@ -425,13 +425,12 @@ impl Driver {
     }
 
     fn settle_mapped(&mut self, store: &Store, done: Populated) {
-        let Populated { issue, result, locked, cached_bytes } = done;
+        let Populated { issue, result, locked, read_bytes } = done;
         let x = store.plan.extents()[issue.extent.index()];
         if result.is_ok() {
             self.figures.populated_bytes += x.len;
-            self.figures.cached_bytes += cached_bytes;
+            self.figures.populated_read_bytes += read_bytes;
         }
-        let read_bytes = x.len - cached_bytes;
         if let Destination::Expert(slot) = issue.to {
             let fault = |source| ResidencyError::Read { extent: x, source };
             return self.slice_done(store, &x, slot, result.map(|()| read_bytes).map_err(fault));

@@ -55,6 +55,7 @@ mod store_experts;
 #[cfg(test)]
 mod test_rng;
 mod touch;
+mod unread;
 mod watch;
 
 pub use board::{Board, Glance, Whereabouts};

@@ -24,7 +24,7 @@ use std::sync::mpsc::{
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lowtide_mapping::{Advice, Error, Mapping, tells_resident_pages};
+use lowtide_mapping::{Advice, Error, Mapping};
 
 use crate::error::ResidencyError;
 use crate::extent::{Extent, ExtentId, joined};
@@ -33,6 +33,7 @@ use crate::plan::{PAGE_BYTES, Placement, Plan};
 use crate::readahead::will_need_bytes;
 use crate::schedule::Issue;
 use crate::store::Source;
+use crate::unread::Unread;
 
 /// Work for the helpers, in order.
 enum Job {
@@ -41,8 +42,8 @@ enum Job {
         source: usize,
         range: Range<usize>,
         lock: bool,
-        /// Bytes of it that are in the page cache before anything is read.
-        cached_bytes: u64,
+        /// Bytes that have to be read for it.
+        read_bytes: u64,
     },
     Drop {
         id: ExtentId,
@@ -58,8 +59,9 @@ pub(crate) struct Populated {
     pub result: Result<(), Error>,
     /// Whether the pages are locked in memory.
     pub locked: bool,
-    /// Bytes that were in the page cache already; at most the extent's.
-    pub cached_bytes: u64,
+    /// Bytes that had to be read for it: at most the extent's, or those of the whole huge pages around it, for the
+    /// first that lies in them.
+    pub read_bytes: u64,
 }
 
 /// The engine's end of the helper threads.
@@ -87,9 +89,6 @@ const JOBS_MAX: usize = 4096;
 
 /// Threads that read whole huge pages, each one of them at a time: 8 MiB with the disk at once.
 const HUGE_READERS: usize = 4;
-
-/// Pages that are looked for in the page cache at a time: those of 16 MiB.
-const LOOK_PAGES: usize = 4096;
 
 /// How long the end of a lane waits for its helpers: what is queued takes milliseconds, and a read
 /// that never returns must not keep the process.
@@ -133,9 +132,8 @@ impl MappedLane {
             })?;
         }
         drop(outbox);
-        let tells = sources.iter().map(|s| tells_resident_pages(s.file.file())).collect();
-        let scratch = vec![0; LOOK_PAGES];
-        let mut starter = Starter { mappings, tells, scratch, will_need, kept, started, next: 0 };
+        let unread = Unread::new(sources, huge);
+        let mut starter = Starter { mappings, unread, will_need, kept, started, next: 0 };
         let starter_ready = Arc::clone(&ready);
         spawn("lowtide-ahead", move || {
             wait_before_use(&inbox, &starter_ready);
@@ -154,7 +152,7 @@ impl MappedLane {
     pub fn start(&mut self, x: &Extent, issue: Issue, pinned: bool) -> Result<(), ResidencyError> {
         let lock = pinned && self.lock;
         let (source, range) = (x.source.0 as usize, byte_range(x)?);
-        let job = Job::Populate { issue, source, range, lock, cached_bytes: 0 };
+        let job = Job::Populate { issue, source, range, lock, read_bytes: 0 };
         self.send(job)?;
         self.under_way += 1;
         Ok(())
@@ -284,9 +282,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Residen
 /// is free before the reading of the next one starts.
 struct Starter {
     mappings: Vec<Arc<Mapping>>,
-    /// Of which of them the kernel says what is in the page cache.
-    tells: Vec<bool>,
-    scratch: Vec<u8>,
+    unread: Unread,
     /// Longest request of each mapping's disk; empty where whoever waits for a page also reads it.
     will_need: Vec<usize>,
     kept: SharedKept,
@@ -319,13 +315,14 @@ impl Starter {
                 for mapping in &self.mappings {
                     mapping.advise_if_known(Advice::Normal);
                 }
+                self.unread.forget();
                 Ok(())
             }
-            Job::Populate { issue, source, range, cached_bytes, .. } => {
+            Job::Populate { issue, source, range, read_bytes, .. } => {
                 if let Some(kept) = &self.kept {
                     locked(kept).keep(issue.extent);
                 }
-                *cached_bytes = self.cached_bytes(*source, range);
+                *read_bytes = self.unread.count(*source, range);
                 if let (Some(mapping), Some(&longest)) =
                     (self.mappings.get(*source), self.will_need.get(*source))
                 {
@@ -343,18 +340,6 @@ impl Starter {
                 self.started[self.next].send(job)
             }
         }
-    }
-
-    /// Bytes of a range that are in the page cache; 0 where the kernel does not say. It is for the figures: an
-    /// error shows in the populate, if at all.
-    fn cached_bytes(&mut self, source: usize, range: &Range<usize>) -> u64 {
-        let (Some(mapping), Some(true)) = (self.mappings.get(source), self.tells.get(source))
-        else {
-            return 0;
-        };
-        let there = mapping.resident_bytes(range.clone(), &mut self.scratch).unwrap_or(0);
-        // Whole pages, of which the first and the last may be a neighbour's as well.
-        there.min(range.len() as u64)
     }
 }
 
@@ -376,14 +361,14 @@ impl Finisher {
     /// Until the starter, or the lane, is gone.
     fn run(&self, started: &Receiver<Job>) {
         while let Ok(job) = started.recv() {
-            let Job::Populate { issue, source, range, lock, cached_bytes } = job else { continue };
+            let Job::Populate { issue, source, range, lock, read_bytes } = job else { continue };
             let Some(mapping) = self.mappings.get(source) else { return };
             let result = mapping.populate(range.clone());
             let locked = lock && result.is_ok() && mapping.lock(range).is_ok();
             if let Some(kept) = &self.kept {
                 unmap_strays(mapping, kept, issue.extent);
             }
-            if self.outbox.send(Populated { issue, result, locked, cached_bytes }).is_err() {
+            if self.outbox.send(Populated { issue, result, locked, read_bytes }).is_err() {
                 return;
             }
         }

@@ -13,8 +13,9 @@ pub struct PassStats {
     pub direct_bytes: u64,
     /// Bytes of the mapping that were brought in.
     pub populated_bytes: u64,
-    /// Of which none had to be read: they were in the page cache already, where the kernel says so.
-    pub cached_bytes: u64,
+    /// What had to be read for them: not what was in the page cache already, where the kernel says so; but where
+    /// whole huge pages are read, all of those.
+    pub populated_read_bytes: u64,
     /// Bytes of single rows read.
     pub row_bytes: u64,
     /// Seconds in which at least one read was under way, as far as the caller's calls showed.
@@ -46,7 +47,7 @@ impl PassStats {
     /// Bytes read, by whatever way.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
-        self.direct_bytes + self.populated_bytes - self.cached_bytes + self.row_bytes
+        self.direct_bytes + self.populated_read_bytes + self.row_bytes
     }
 
     /// Bandwidth seen while reads were under way; 0 if none were.
@@ -79,7 +80,7 @@ impl PassStats {
             waits: counts(self.waits, other.waits),
             direct_bytes: counts(self.direct_bytes, other.direct_bytes),
             populated_bytes: counts(self.populated_bytes, other.populated_bytes),
-            cached_bytes: counts(self.cached_bytes, other.cached_bytes),
+            populated_read_bytes: counts(self.populated_read_bytes, other.populated_read_bytes),
             row_bytes: counts(self.row_bytes, other.row_bytes),
             acquired: counts(self.acquired, other.acquired),
             expert_hits: counts(self.expert_hits, other.expert_hits),

@@ -113,6 +113,29 @@ fn what_is_in_the_page_cache_already_is_not_counted_as_read() {
     assert_eq!(again.read_bytes(), 0, "{again:?}");
 }
 
+/// Where everything stays, whole huge pages are read: once, by the first of the dozens of small tiles in one. The
+/// others find their bytes in the page cache, which nobody but this store has put there.
+#[test]
+fn small_tiles_count_what_is_read_for_them_together() {
+    let model = Model::write("together", 64 * MIB + 5);
+    let ring = RingParams::default();
+    let kind = (Streaming::Mapped, PinnedIn::Mapping);
+    let input =
+        PlanInput { weights_budget_bytes: 200 * MIB, streaming: kind.0, pinned_in: kind.1, ring };
+    let plan = Plan::new(model.extents(MIB / 16), input).unwrap();
+    assert!(plan.is_all_resident());
+    let store = Store::open(vec![model.source()], plan, StoreOptions::default()).unwrap();
+    for pass in 0..2 {
+        store.begin_pass(|_| false).unwrap();
+        tiles(&store).into_iter().for_each(|id| check(&store, id));
+        let figures = store.end_pass().unwrap();
+        // The rows in front are not asked for, but lie in huge pages that are.
+        let least = if pass == 0 { 60 * MIB } else { 0 };
+        let most = if pass == 0 { model.bytes } else { 0 };
+        assert!((least..=most).contains(&figures.read_bytes()), "pass {pass}: {figures:?}");
+    }
+}
+
 #[test]
 fn abandoned_passes_skipped_tiles_and_two_held_ones() {
     let model = Model::write("skips", 40 * MIB);
