@@ -184,6 +184,9 @@ def claude(base, model):
     )
     use = called.content[-1]
     assert called.stop_reason == "tool_use" and use.name == "weather" and set(use.input) == {"city", "days"}
+    shape = {"format": {"type": "json_schema", "schema": WEATHER}}
+    shaped = client.messages.create(output_config=shape, **(options | {"max_tokens": 100}))
+    assert set(json.loads(shaped.content[0].text)) == {"city", "days"}
     told = client.messages.create(model=model, max_tokens=8, tools=tool, tool_choice={"type": "none"}, messages=[
         {"role": "user", "content": "Weather in Oslo for 3 days?"},
         {"role": "assistant", "content": [use.model_dump(include={"type", "id", "name", "input"})]},

@@ -122,12 +122,16 @@ impl Writer {
         }
     }
 
+    /// With each batch also to the file: a run that is ended from outside leaves what it has seen.
     fn write_batch(&mut self) {
         for (position, experts) in self.batch.drain(..) {
             let written = line(&mut self.out, &Line { position, experts: &experts });
             if let Err(error) = written {
                 self.failed.get_or_insert(error);
             }
+        }
+        if let Err(error) = self.out.flush() {
+            self.failed.get_or_insert(error);
         }
     }
 }

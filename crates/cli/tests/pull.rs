@@ -59,7 +59,10 @@ fn a_hub_model_is_fetched_resumed_checked_listed_used_and_removed() {
     let listed = &list["models"][0];
     assert_eq!(listed["name"], "hf:org/repo:m-Q8_0.gguf");
     assert_eq!((&listed["checked"], &listed["bytes"]), (&true.into(), &model.len().into()));
-    assert_eq!(offline(&["rm", "hf:org/repo:m-Q8_0.gguf"]).status, 0);
+    // By the path that is listed as well.
+    let path = listed["path"].as_str().unwrap();
+    assert_error(&offline(&["rm", &format!("{path}x")]), 2);
+    assert_eq!(offline(&["rm", path]).status, 0);
     assert_eq!(folder.files(), [""; 0]);
     assert_error(&offline(&["pull", "hf:org/repo:Q8_0"]), 1);
 }

@@ -105,6 +105,64 @@ fn a_grammar_that_allows_nothing_is_told_so() {
 }
 
 #[test]
+fn a_ban_of_all_that_a_shape_allows_is_told_as_that() {
+    let server = Server::start(&[]);
+    let ask = |more: Value| {
+        let mut body = json!({ "prompt": "hello", "logit_bias": { "97": -100, "100": 1 } });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, answer) = server.post("/v1/completions", &body);
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!("logit_bias")), "{answer}");
+        answer["error"]["message"].as_str().unwrap().to_owned()
+    };
+    // Token 97 is "a".
+    let message = ask(json!({ "regex": "a" }));
+    assert!(message.contains("the shape of the answer allows"), "{message}");
+    let all: serde_json::Map<String, Value> =
+        (0..261).map(|id| (id.to_string(), json!(-100))).collect();
+    let message = ask(json!({ "logit_bias": all }));
+    assert_eq!(message, "logit_bias: bans every token");
+}
+
+#[test]
+fn answers_keep_to_the_words_of_vllms_fields() {
+    let server = Server::start(&[]);
+    for more in [
+        json!({ "guided_choice": ["x\"(é", "x\\b"] }),
+        json!({ "structured_outputs": { "choice": ["x\"(é", "x\\b"] } }),
+    ] {
+        let mut body = json!({ "prompt": "hello", "max_tokens": 20 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, answer) = server.post("/v1/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        let text = answer["choices"][0]["text"].as_str().unwrap();
+        assert!(["x\"(é", "x\\b"].contains(&text), "{text}");
+    }
+}
+
+#[test]
+fn anthropics_output_config_is_kept_to() {
+    let server = Server::start(&[]);
+    let schema = json!({ "enum": ["x", "y"] });
+    let format = json!({ "type": "json_schema", "schema": schema });
+    let ask = |name: &str, value: Value| {
+        let messages = json!([{ "role": "user", "content": "hello" }]);
+        server.post("/v1/messages", &json!({ "max_tokens": 20, "messages": messages, name: value }))
+    };
+    for (name, value) in
+        [("output_config", json!({ "format": format })), ("output_format", format.clone())]
+    {
+        let (status, answer) = ask(name, value);
+        assert_eq!(status, 200, "{answer}");
+        let text = answer["content"][0]["text"].as_str().unwrap();
+        assert!(matches!(text, "\"x\"" | "\"y\""), "{name}: {text}");
+    }
+    assert_eq!(ask("output_config", json!({ "effort": "low", "format": null })).0, 200);
+    assert_eq!(ask("output_config", json!({ "format": { "type": "json_schema" } })).0, 400);
+    assert_eq!(ask("mcp_servers", json!([{ "type": "url", "url": "http://localhost" }])).0, 400);
+    assert_eq!(ask("mcp_servers", json!([])).0, 200);
+}
+
+#[test]
 fn calls_stand_in_a_whole_answer() {
     let server = Server::start(&[]);
     let properties = json!({ "a": { "enum": ["x"] } });

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use common::{Folder, assert_error, lowtide, run, tiny};
 use lowtide_bench::synth;
 use serde_json::Value;
@@ -189,4 +191,27 @@ fn a_trace_replaces_no_model_and_nothing_where_a_run_is_refused() {
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(std::fs::read_to_string(&old).unwrap().lines().count() > 2);
     assert_eq!(folder.files(), ["experts.gguf", "old.jsonl"]);
+}
+
+#[test]
+fn a_run_that_is_ended_from_outside_leaves_its_trace() {
+    let folder = Folder::new();
+    let (model, trace) = (folder.join("experts.gguf"), folder.join("trace.jsonl"));
+    let spec = synth::Spec::named("qwen3moe-tiny", "f32").unwrap();
+    synth::write_file(&spec, &model, &mut |_| {}).unwrap();
+    let mut command = lowtide(folder.path());
+    command.arg("run").arg(&model).args(["--ids", "1,2", "--ignore-eos", "--ctx", "100000"]);
+    command.args(["--kv", "q8_0", "-n", "99000", "--threads", "1", "--trace"]).arg(&trace);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let begun = std::time::Instant::now();
+    let lines = || std::fs::read_to_string(&trace).unwrap_or_default().lines().count();
+    while lines() < 4 && begun.elapsed().as_secs() < 30 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let seen = lines();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!((4..500).contains(&seen), "{seen} lines while it ran");
+    let text = std::fs::read_to_string(&trace).unwrap();
+    assert!(text.lines().all(|line| line.ends_with('}')), "{text}");
 }

@@ -241,6 +241,13 @@ impl Writing {
             SamplerError::NonFiniteLogits { index } => {
                 Failure::Engine(Error::NonFiniteLogits { index })
             }
+            SamplerError::NoCandidate if mask.is_some() => Failure::Request(ApiError::field(
+                "logit_bias",
+                "bans every token that the shape of the answer allows next",
+            )),
+            SamplerError::NoCandidate => {
+                Failure::Request(ApiError::field("logit_bias", "bans every token"))
+            }
             other => Failure::Request(ApiError::invalid(other.to_string())),
         })?;
         if let Some(constraint) = &mut self.constraint {

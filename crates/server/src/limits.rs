@@ -45,6 +45,8 @@ pub const STOP_BYTES_MAX: usize = 64 << 10;
 pub const TOOLS_MAX: usize = 128;
 /// Entries of `logit_bias`. (OpenAI takes 300.)
 pub const BIASES_MAX: usize = 1024;
+/// Texts of which an answer is to be one.
+pub const WORDS_MAX: usize = 1024;
 /// Likeliest tokens that are listed beside each token. (OpenAI lists 20.)
 pub const TOP_LOGPROBS_MAX: usize = 20;
 /// Inputs of one request for embeddings. (OpenAI takes 2,048.)

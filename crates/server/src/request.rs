@@ -7,7 +7,7 @@ use crate::constraint::Shape;
 use crate::error::ApiError;
 use crate::format::Tool;
 use crate::json::{Fields, expected};
-use crate::limits::{BIASES_MAX, STOP_BYTES_MAX, STOPS_MAX, TOKENS_MAX, TOOLS_MAX};
+use crate::limits::{BIASES_MAX, STOP_BYTES_MAX, STOPS_MAX, TOKENS_MAX, TOOLS_MAX, WORDS_MAX};
 
 /// Sampling parameters: what the request says, else the model's.
 ///
@@ -71,7 +71,9 @@ fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
         // llama.cpp's "another each time".
         Some(u64::MAX) => Ok(None),
         Some(seed) => Ok(Some(seed)),
-        None => Err(fields.error("seed", expected("a whole number of 64 bits", &value))),
+        None => {
+            Err(fields.error("seed", format!("is {value}, it must be a whole number of 64 bits")))
+        }
     }
 }
 
@@ -161,7 +163,18 @@ pub fn shape(fields: &mut Fields) -> Result<Option<Shape>, ApiError> {
         shapes.extend(fields.string(name)?.map(Shape::Regex));
     }
     for name in ["json_schema", "guided_json"] {
-        shapes.extend(fields.object(name)?.map(|s| Shape::Schema(Value::Object(s.into_map()))));
+        shapes.extend(schema(fields, name)?);
+    }
+    shapes.extend(words(fields, "guided_choice")?);
+    if let Some(mut outputs) = fields.object("structured_outputs")? {
+        shapes.extend(schema(&mut outputs, "json")?);
+        shapes.extend(outputs.string("regex")?.map(Shape::Regex));
+        shapes.extend(outputs.string("grammar")?.map(Shape::Lark));
+        shapes.extend(words(&mut outputs, "choice")?);
+        shapes.extend(outputs.flag("json_object")?.filter(|on| *on).map(|_| Shape::JsonObject));
+        if outputs.has("structural_tag") {
+            return Err(outputs.error("structural_tag", "is not supported"));
+        }
     }
     match shapes.len() {
         0 | 1 => Ok(shapes.pop()),
@@ -169,6 +182,22 @@ pub fn shape(fields: &mut Fields) -> Result<Option<Shape>, ApiError> {
             Err(ApiError::invalid("the answer can have one shape only, the request gives several"))
         }
     }
+}
+
+fn schema(fields: &mut Fields, name: &str) -> Result<Option<Shape>, ApiError> {
+    Ok(fields.object(name)?.map(|schema| Shape::Schema(Value::Object(schema.into_map()))))
+}
+
+/// One of these texts.
+fn words(fields: &mut Fields, name: &str) -> Result<Option<Shape>, ApiError> {
+    let Some(list) = fields.list(name, WORDS_MAX)? else { return Ok(None) };
+    let is_text = |word: &Value| word.as_str().is_some_and(|word| !word.is_empty());
+    if list.is_empty() || !list.iter().all(is_text) {
+        return Err(fields.error(name, "must be a list of texts, none of them empty"));
+    }
+    // A text of JSON is one of Lark.
+    let words: Vec<String> = list.iter().map(Value::to_string).collect();
+    Ok(Some(Shape::Lark(format!("start: {}", words.join(" | ")))))
 }
 
 /// OpenAI's `response_format`, or the `text.format` of its newer API.
@@ -269,11 +298,11 @@ pub fn tool(fields: &mut Fields, schema: &str) -> Result<Tool, ApiError> {
     Ok(Tool { name, description, parameters })
 }
 
-/// OpenAI's `tool_choice`.
+/// OpenAI's `tool_choice`; `tools` that it does not allow go.
 ///
 /// # Errors
 /// 400 for what is not known, and for a tool that is not there.
-pub fn choice(fields: &mut Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
+pub fn choice(fields: &mut Fields, tools: &mut Vec<Tool>) -> Result<Choice, ApiError> {
     let choice = match fields.take("tool_choice") {
         None => Choice::Auto,
         Some(Value::String(word)) => match word.as_str() {
@@ -284,6 +313,11 @@ pub fn choice(fields: &mut Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
         },
         Some(value) => {
             let mut object = Fields::of(value, "tool_choice")?;
+            match object.string("type")?.as_deref() {
+                None | Some("function") => {}
+                Some("allowed_tools") => return allowed(object, tools),
+                Some(_) => return Err(object.error("type", "must be function or allowed_tools")),
+            }
             let mut inner = match object.object("function")? {
                 Some(inner) => inner,
                 None => object,
@@ -294,6 +328,28 @@ pub fn choice(fields: &mut Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
     };
     check_choice(&choice, tools)?;
     Ok(choice)
+}
+
+/// Some of the tools only: `allowed_tools`, as an object (`/v1/chat/completions`) or beside the type (`/v1/responses`).
+fn allowed(mut choice: Fields, tools: &mut Vec<Tool>) -> Result<Choice, ApiError> {
+    let mut inner = choice.object("allowed_tools")?.unwrap_or(choice);
+    let mut names = Vec::new();
+    for value in inner.list("tools", TOOLS_MAX)?.unwrap_or_default() {
+        let mut tool = Fields::of(value, "tool_choice.tools")?;
+        let mut tool = tool.object("function")?.unwrap_or(tool);
+        let name = tool.string("name")?.ok_or_else(|| tool.error("name", "is missing"))?;
+        check_choice(&Choice::Named(name.clone()), tools)?;
+        names.push(name);
+    }
+    if names.is_empty() {
+        return Err(inner.error("tools", "names none"));
+    }
+    tools.retain(|tool| names.contains(&tool.name));
+    match inner.string("mode")?.as_deref() {
+        Some("auto") => Ok(Choice::Auto),
+        Some("required") => Ok(Choice::Any),
+        _ => Err(inner.error("mode", "must be auto or required")),
+    }
 }
 
 /// What must be called is there.
@@ -324,7 +380,9 @@ mod tests {
             .map(|_| ())
             .and_then(|()| stops(&mut fields, "stop").map(|_| ()))
             .and_then(|()| max_tokens(&mut fields, &["max_tokens"]).map(|_| ()))
-            .and_then(|()| tools(&mut fields).and_then(|t| choice(&mut fields, &t)).map(|_| ()))
+            .and_then(|()| {
+                tools(&mut fields).and_then(|mut t| choice(&mut fields, &mut t)).map(|_| ())
+            })
             .and_then(|()| shape(&mut fields).map(|_| ()));
         result.expect_err(body)
     }
@@ -354,6 +412,11 @@ mod tests {
             r#"{"tools": [{"type": "code"}]}"#,
             r#"{"tools": [{"function": {"name": "../x"}}]}"#,
             r#"{"tool_choice": "required"}"#,
+            r#"{"tool_choice": {"type": "custom", "name": "f"}}"#,
+            r#"{"guided_choice": []}"#,
+            r#"{"guided_choice": ["a", ""]}"#,
+            r#"{"structured_outputs": {"structural_tag": "a"}}"#,
+            r#"{"structured_outputs": {"regex": "a", "choice": ["a"]}}"#,
             r#"{"response_format": {"type": "xml"}}"#,
             r#"{"response_format": {"type": "json_object"}, "regex": "a"}"#,
             many_stops.as_str(),
@@ -361,5 +424,45 @@ mod tests {
         ] {
             assert_eq!(refused(body).status, 400, "{body:.60}");
         }
+    }
+
+    #[test]
+    fn what_vllm_calls_structured_is_never_passed_by() {
+        let of = |body: &str| {
+            let mut fields = object(body.as_bytes(), usize::MAX).unwrap().0;
+            shape(&mut fields).unwrap()
+        };
+        let words = Some(Shape::Lark(r#"start: "yes" | "a\"b""#.to_owned()));
+        assert_eq!(of(r#"{"guided_choice": ["yes", "a\"b"]}"#), words);
+        assert_eq!(of(r#"{"structured_outputs": {"choice": ["yes", "a\"b"]}}"#), words);
+        let regex = Some(Shape::Regex("a+".to_owned()));
+        assert_eq!(of(r#"{"structured_outputs": {"regex": "a+"}}"#), regex);
+        let schema = Some(Shape::Schema(json!({ "type": "boolean" })));
+        assert_eq!(of(r#"{"structured_outputs": {"json": {"type": "boolean"}}}"#), schema);
+        assert_eq!(of(r#"{"structured_outputs": {"json_object": true}}"#), Some(Shape::JsonObject));
+        assert_eq!(of(r#"{"structured_outputs": null, "guided_choice": null}"#), None);
+    }
+
+    #[test]
+    fn tools_that_are_not_allowed_are_not_shown() {
+        let of = |choice_of: &str| {
+            let tool =
+                |name| format!(r#"{{"type": "function", "function": {{"name": "{name}"}}}}"#);
+            let (a, b) = (tool("a"), tool("b"));
+            let body = format!(r#"{{"tools": [{a}, {b}], "tool_choice": {choice_of}}}"#);
+            let mut fields = object(body.as_bytes(), usize::MAX).unwrap().0;
+            let mut tools = tools(&mut fields).unwrap();
+            let choice = choice(&mut fields, &mut tools);
+            choice
+                .map(|choice| (choice, tools.into_iter().map(|tool| tool.name).collect::<Vec<_>>()))
+        };
+        let chat = r#"{"type": "allowed_tools", "allowed_tools":
+            {"mode": "required", "tools": [{"type": "function", "function": {"name": "b"}}]}}"#;
+        assert_eq!(of(chat).unwrap(), (Choice::Any, vec!["b".to_owned()]));
+        let responses = r#"{"type": "allowed_tools", "mode": "auto",
+            "tools": [{"type": "function", "name": "a"}]}"#;
+        assert_eq!(of(responses).unwrap(), (Choice::Auto, vec!["a".to_owned()]));
+        let none = r#"{"type": "allowed_tools", "mode": "auto", "tools": [{"name": "c"}]}"#;
+        assert!(of(none).unwrap_err().message.contains("not among the tools"));
     }
 }

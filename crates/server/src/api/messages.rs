@@ -7,6 +7,7 @@ use lowtide_tokenizer::Message;
 use serde_json::{Map, Value, json};
 
 use super::{Begun, Caller, Talk};
+use crate::constraint::Shape;
 use crate::error::ApiError;
 use crate::format::{Call, Tool};
 use crate::job::{Figures, Finish, TokenLogprob};
@@ -33,7 +34,7 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         conversation,
         choice,
         parallel,
-        shape: None,
+        shape: shape(&mut fields)?,
         stop: request::stops(&mut fields, "stop_sequences")?,
         sampling: request::sampling(&mut fields, &face.defaults, face.vocabulary)?,
         max_tokens: Some(max_tokens),
@@ -64,8 +65,22 @@ pub async fn count(caller: &Caller, mut fields: Fields) -> Result<Value, ApiErro
     Ok(json!({ "input_tokens": rendered.ids.len() }))
 }
 
+/// The schema in `output_config`, or in `output_format`, as it was called at first.
+fn shape(fields: &mut Fields) -> Result<Option<Shape>, ApiError> {
+    let format = match fields.object("output_config")? {
+        Some(mut config) => config.object("format")?,
+        None => None,
+    };
+    let format =
+        format.map_or_else(|| fields.object("output_format"), |format| Ok(Some(format)))?;
+    format.map_or(Ok(None), request::response_format)
+}
+
 fn conversation(fields: &mut Fields) -> Result<(Conversation, Choice, bool), ApiError> {
     let mut conversation = Conversation::default();
+    if fields.list("mcp_servers", TOOLS_MAX)?.is_some_and(|servers| !servers.is_empty()) {
+        return Err(fields.error("mcp_servers", "is not supported: nothing is ever fetched"));
+    }
     if let Some(system) = fields.take("system") {
         let text = text_of(system, fields, "system")?;
         conversation.messages.push(Message::new("system", text));

@@ -52,7 +52,7 @@ pub async fn answer(caller: &Caller, mut fields: Fields) -> Result<Response, Api
         None => None,
     };
     let talk = Talk {
-        choice: request::choice(&mut fields, &conversation.tools)?,
+        choice: request::choice(&mut fields, &mut conversation.tools)?,
         conversation,
         parallel: fields.flag("parallel_tool_calls")?.unwrap_or(true),
         shape,
