@@ -162,42 +162,6 @@ fn two_models_that_do_not_fit_together_take_turns_in_one_budget() {
     assert!(peak <= BUDGET, "{peak} bytes were resident, the budget is {BUDGET}");
 }
 
-/// What requests hold is set aside for them, and is nothing that the next model costs besides.
-#[test]
-fn models_near_their_floor_take_turns_under_traffic() {
-    let folder = Folder::new();
-    named(&folder, "one.gguf");
-    named(&folder, "two.gguf");
-    let serve = |memory: &str| {
-        let store = Folder::new();
-        let mut command = lowtide(store.path());
-        command.arg("serve").args(["--port", "0", "--threads", "1", "--ctx", "64", "--models"]);
-        command.arg(folder.path()).args(["--memory", memory]);
-        Server::run(command, store)
-    };
-    let (status, answer) = ask(&serve("30MB"), "one");
-    let message = answer["error"]["message"].as_str().unwrap();
-    assert_eq!(status, 503, "{answer}");
-    let floor = message.split("--memory ").nth(1).and_then(|rest| rest.split("MB").next()).unwrap();
-    let floor: u64 = floor.parse().unwrap();
-    // One more for the requests that come between a look at the process and the plan.
-    let server = serve(&format!("{}MB", floor + 1));
-    assert_eq!(ask(&server, "one").0, 200);
-    std::thread::scope(|scope| {
-        for number in 0..7 {
-            let server = &server;
-            scope.spawn(move || {
-                let model = ["two", "one"][number % 2];
-                let pad = "a".repeat(250_000);
-                let body =
-                    json!({ "model": model, "prompt": "hello", "max_tokens": 3, "pad": pad });
-                let (status, answer) = server.post("/v1/completions", &body);
-                assert_eq!(status, 200, "{answer}");
-            });
-        }
-    });
-}
-
 #[test]
 fn a_model_below_its_floor_is_refused_with_the_arithmetic_and_the_server_lives() {
     let folder = Folder::new();

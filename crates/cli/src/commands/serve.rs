@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowtide_engine::{Engine, Forecaster, LoadOptions, Model, Sequences};
-use lowtide_mapping::{MemoryLimits, ProcessMemory, heap};
+use lowtide_mapping::MemoryLimits;
 use lowtide_server::{ApiKey, Config, Limits, ServeError, Server, Tls, Walls, check_exposure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -27,7 +27,7 @@ const OTHER_HANDLES: u64 = 64;
 /// Serves until it is told to stop.
 pub fn serve(args: &ServeArgs) -> Result<()> {
     // What a request took is to be gone with it: before there is a thread with an arena of its own.
-    heap::return_freed_memory();
+    lowtide_mapping::heap::return_freed_memory();
     let address = SocketAddr::new(args.host, args.port);
     let config = config(args)?;
     let mut models = Models::find(args)?;
@@ -173,8 +173,6 @@ struct Models {
     sequences: Sequences,
     queue: usize,
     tls: bool,
-    /// What the process had before there was a model or a request.
-    own_bytes: u64,
 }
 
 impl Models {
@@ -202,8 +200,7 @@ impl Models {
         };
         let (budget, queue) = (args.budget.clone(), usize::from(args.queue));
         let tls = args.tls_cert.is_some();
-        let own_bytes = ProcessMemory::read()?.anonymous_bytes;
-        Ok(Self { paths, first, budget, sequences, queue, tls, own_bytes })
+        Ok(Self { paths, first, budget, sequences, queue, tls })
     }
 
     /// All names, the default first.
@@ -215,51 +212,31 @@ impl Models {
     /// A model with all of the budget: what was loaded before has left.
     fn load(&mut self, name: &str, caller_bytes: u64) -> Result<Engine> {
         let path = self.paths.get(name).with_context(|| format!("there is no model {name}"))?;
-        let held = self.held_bytes(caller_bytes)?;
         let opened = load::open(path, &self.budget)?;
         // A template that would be refused is the file's fault, and said before anything is loaded.
         Dialogue::of(&opened.model)?;
         let vocabulary = opened.model.tokenizer().vocab_size();
-        let grammars = Limits::grammar_bytes(vocabulary);
-        let expected =
-            Expected { caller_bytes: caller_bytes - held + grammars, ..Expected::default() };
+        let caller_bytes = caller_bytes + Limits::grammar_bytes(vocabulary);
+        let expected = Expected { caller_bytes, ..Expected::default() };
         let mut options =
             LoadOptions { sequences: self.sequences, ..load::options(&self.budget, expected) };
         let loaded = load::engine(opened.model, &self.budget, options);
         if let (Err(_), Memory::Bytes(_)) = (&loaded, self.budget.memory) {
             // What the server takes grows with the budget: a refusal is to name one that is not refused again.
-            // Requests that came while it was opened are among those that hold something by now.
-            let held = self.held_bytes(caller_bytes)?;
             let model = load::open(path, &self.budget)?.model;
-            options.caller_bytes = caller_bytes - held + grammars;
-            options.caller_bytes = self.caller_bytes_at_floor(&model, options, held)?;
+            options.caller_bytes = self.caller_bytes_at_floor(&model, options)?;
             return load::engine(model, &self.budget, options);
         }
         loaded
     }
 
-    /// What requests hold while a model is loaded is a part of what is set aside for them, and the plan measures it
-    /// as the process's own: it is not to count twice. (With 12 clients that was 5 MB, and models that had been
-    /// served were refused from then on.) Half at most: what is beyond that is not theirs.
-    fn held_bytes(&self, caller_bytes: u64) -> Result<u64> {
-        // The model before has left; the allocator is to let go of it.
-        heap::trim();
-        let now = ProcessMemory::read()?.anonymous_bytes;
-        Ok(now.saturating_sub(self.own_bytes).min(caller_bytes / 2))
-    }
-
     /// What is claimed beside the engine with the smallest budget that runs, if that is more than with this one.
-    fn caller_bytes_at_floor(
-        &self,
-        model: &Model,
-        mut options: LoadOptions,
-        held: u64,
-    ) -> Result<u64> {
+    fn caller_bytes_at_floor(&self, model: &Model, mut options: LoadOptions) -> Result<u64> {
         let grammars = Limits::grammar_bytes(model.tokenizer().vocab_size());
         loop {
             let floor = Forecaster::new(model, &options).and_then(|of| of.floor_bytes());
             let floor = floor.map_err(|error| load::failure(&error, Phase::Opening))?;
-            let wanted = self.reserved_bytes(floor).saturating_sub(held) + grammars;
+            let wanted = self.reserved_bytes(floor) + grammars;
             // By less each time: the server takes a small part of the budget.
             if wanted <= options.caller_bytes {
                 return Ok(options.caller_bytes);
