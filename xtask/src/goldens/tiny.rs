@@ -28,47 +28,7 @@ pub struct Tiny {
 /// All of them: families and ropes in F32, where only the order of sums differs from llama.cpp; and
 /// each format.
 pub fn all() -> Vec<Tiny> {
-    let shapes = [
-        "llama-tiny",
-        "llama3-tiny",
-        "qwen2-tiny",
-        "qwen3-tiny",
-        "gemma3-tiny",
-        "mixtral-tiny",
-        "qwen3moe-tiny",
-        "olmoe-tiny",
-        "gpt-oss-tiny",
-        "deepseek2-tiny",
-        "deepseek3-tiny",
-        "deepseek3-fused-tiny",
-        "qwen2moe-tiny",
-        "granitemoe-tiny",
-        "glm4moe-tiny",
-        "granite-tiny",
-        "gemma-tiny",
-        "gemma2-tiny",
-        "minimax-m2-tiny",
-        "dots1-tiny",
-        "deepseek-tiny",
-        "ernie4_5-tiny",
-        "ernie4_5-moe-tiny",
-        "qwen2vl-tiny",
-        "qwen3vl-tiny",
-        "qwen3vlmoe-tiny",
-        "seed_oss-tiny",
-        "internlm2-tiny",
-        "mistral3-tiny",
-        "bailingmoe2-tiny",
-        "glm4-tiny",
-        "glm4v-tiny",
-        "phi-tiny",
-        "smollm3-tiny",
-        "hunyuan-moe-tiny",
-        "hunyuan-dense-tiny",
-        "olmo2-tiny",
-        "llama-fused-tiny",
-        "qwen2-fused-tiny",
-    ];
+    let shapes = Shape::NAMES.iter().filter(|name| name.ends_with("-tiny"));
     let ropes = [
         ("llama-tiny", ("linear-4", Rope::Linear(4.0))),
         ("qwen3-tiny", ("yarn-4-16", Rope::Yarn(4.0, 16))),
@@ -76,7 +36,7 @@ pub fn all() -> Vec<Tiny> {
     ];
     let formats =
         ["f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "q4_k_m"];
-    let plain = shapes.into_iter().map(|shape| Tiny::new(shape, "f32", None));
+    let plain = shapes.map(|shape| Tiny::new(shape, "f32", None));
     let scaled = ropes.into_iter().map(|(shape, rope)| Tiny::new(shape, "f32", Some(rope)));
     let mixed = formats.into_iter().map(|mix| Tiny::new("qwen3-tiny", mix, None));
     // Where rounding makes a router choose another expert, no error is small: models and formats in
