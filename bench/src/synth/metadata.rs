@@ -30,13 +30,20 @@ pub(super) fn put(writer: &mut HeaderWriter, spec: &Spec) {
     put_attention(writer, shape, &key);
     put_rope_scaling(writer, shape.rope, &key);
     put_experts(writer, shape, &key);
-    put_multipliers(writer, shape, &key);
     put_others(writer, shape.family, &key);
 }
 
 /// Keys that only some families have.
 fn put_others(writer: &mut HeaderWriter, family: Family, key: &dyn Fn(&str) -> String) {
     match family {
+        // Of the size that its models have.
+        Family::Granite | Family::GraniteMoe => {
+            writer
+                .f32(&key("embedding_scale"), 12.0)
+                .f32(&key("residual_scale"), 0.22)
+                .f32(&key("logit_scale"), 6.0)
+                .f32(&key("attention.scale"), 0.1);
+        }
         // Small, so that they show.
         Family::Gemma2 => {
             writer
@@ -148,27 +155,15 @@ fn put_routing(
                 .u32(&key("leading_dense_block_count"), experts.dense_lead as u32)
                 .u32(&key("expert_shared_count"), experts.shared as u32);
         }
+        Family::Deepseek2 | Family::Glm4Moe | Family::Dots1 | Family::BailingMoe2 => {
+            writer
+                .u32(&key("leading_dense_block_count"), experts.dense_lead as u32)
+                .u32(&key("expert_shared_count"), experts.shared as u32)
+                .f32(&key("expert_weights_scale"), routing.scale)
+                .bool(&key("expert_weights_norm"), routing.normalised)
+                .u32(&key("expert_gating_func"), routing.gating);
+        }
         _ => {}
-    }
-    let all = [Family::Deepseek2, Family::Glm4Moe, Family::Dots1, Family::BailingMoe2];
-    if all.contains(&family) {
-        writer
-            .u32(&key("leading_dense_block_count"), experts.dense_lead as u32)
-            .u32(&key("expert_shared_count"), experts.shared as u32)
-            .f32(&key("expert_weights_scale"), routing.scale)
-            .bool(&key("expert_weights_norm"), routing.normalised)
-            .u32(&key("expert_gating_func"), routing.gating);
-    }
-}
-
-/// Granite's scales, of the size that its models have.
-fn put_multipliers(writer: &mut HeaderWriter, shape: &Shape, key: &dyn Fn(&str) -> String) {
-    if matches!(shape.family, Family::GraniteMoe | Family::Granite) {
-        writer
-            .f32(&key("embedding_scale"), 12.0)
-            .f32(&key("residual_scale"), 0.22)
-            .f32(&key("logit_scale"), 6.0)
-            .f32(&key("attention.scale"), 0.1);
     }
 }
 

@@ -67,8 +67,7 @@ impl Trace {
     /// Exit status 2: there is nothing to trace in `model`, or the file cannot be written.
     pub fn create(path: &Path, model: &Model) -> Result<OutFile> {
         if model.config().experts.is_none() {
-            let failure = Failure::input("the model has no experts, so there is nothing to trace");
-            return Err(failure.mend("leave --trace out").into());
+            return Err(nothing_to_trace().into());
         }
         Ok(OutFile::create(path, "--trace")?)
     }
@@ -76,7 +75,7 @@ impl Trace {
     /// Begins to write what `engine`'s routers choose.
     pub fn begin(mut out: OutFile, engine: &mut Engine) -> Result<Self> {
         let Some(experts) = engine.config().experts.as_ref() else {
-            unreachable!("Trace::create has seen experts");
+            return Err(nothing_to_trace().into());
         };
         let layers = engine.expert_layers();
         let header =
@@ -102,6 +101,11 @@ impl Trace {
         let written = writer.failed.take().map_or(flushed, Err);
         Ok(written.map_err(|error| writer.out.failed(&error))?)
     }
+}
+
+fn nothing_to_trace() -> Failure {
+    Failure::input("the model has no experts, so there is nothing to trace")
+        .mend("leave --trace out")
 }
 
 impl Writer {

@@ -208,6 +208,18 @@ fn norm_input(
     let (n, width) = (active.len(), usize_of(means.config.embedding_length));
     let x = &s.x[active.start * width..active.end * width];
     let normed = &mut s.normed[..n * width];
+    norm_rows(means, weight, x, normed)?;
+    s.activations.set(means.compute, normed, width, n)?;
+    Ok(())
+}
+
+/// The rows of `x`, normed where there is a weight for it.
+pub(crate) fn norm_rows(
+    means: &Means<'_>,
+    weight: Option<Vector>,
+    x: &[f32],
+    normed: &mut [f32],
+) -> Result<(), Error> {
     match weight {
         Some(weight) => {
             let weight = floats(means.vectors, weight);
@@ -215,7 +227,6 @@ fn norm_input(
         }
         None => normed.copy_from_slice(x),
     }
-    s.activations.set(means.compute, normed, width, n)?;
     Ok(())
 }
 

@@ -86,11 +86,8 @@ impl Binder<'_, '_> {
             ]);
         }
         let all = self.matrix(Role::AttnQkv, layer)?;
-        let mut first = 0;
-        Ok(self.fused_rows().map(|rows| {
-            first += rows;
-            all.rows_of(first - rows, rows)
-        }))
+        let [q, k, v] = self.fused_rows();
+        Ok([all.rows_of(0, q), all.rows_of(q, k), all.rows_of(q + k, v)])
     }
 
     /// The same of their biases, which a file need not have.
@@ -103,12 +100,11 @@ impl Binder<'_, '_> {
             ]);
         };
         let [q, k, v] = self.fused_rows();
-        let part = |first, len| {
-            let why = || "a bias begins within a block of it".to_owned();
-            let part = all.part(first, len);
-            part.map(Some)
-                .ok_or_else(|| tensor_error(&Role::AttnQkvBias.name(layer), "is odd", why()))
+        let odd = || {
+            let why = "a bias begins within a block of it".to_owned();
+            tensor_error(&Role::AttnQkvBias.name(layer), "is odd", why)
         };
+        let part = |first, len| all.part(first, len).map(Some).ok_or_else(odd);
         Ok([part(0, q)?, part(q, k)?, part(q + k, v)?])
     }
 

@@ -1,11 +1,9 @@
 //! The next layer's experts, guessed by its own router from this layer's input: what this layer's experts
 //! will add is not known yet, and mostly changes little. Only what is read early depends on it, no result.
 
-use lowtide_kernels::norm;
-
 use crate::bind::{Experts, FeedForward, Layer, Vector};
 use crate::error::Error;
-use crate::forward::floats;
+use crate::forward::{floats, norm_rows};
 use crate::linear::{Means, Target, linear};
 use crate::scratch::Scratch;
 
@@ -39,15 +37,9 @@ impl<'l> Next<'l> {
         }
         let width = router.columns;
         let x = &s.x[self.row * width..(self.row + 1) * width];
-        match self.norm {
-            Some(weight) => {
-                let normed = &mut s.normed[..width];
-                let weight = floats(means.vectors, weight);
-                norm::rms_norm(means.compute, x, weight, means.config.norm_epsilon, normed)?;
-                moe.router_x.set(means.compute, normed, width, 1)?;
-            }
-            None => moe.router_x.set(means.compute, x, width, 1)?,
-        }
+        let normed = &mut s.normed[..width];
+        norm_rows(means, self.norm, x, normed)?;
+        moe.router_x.set(means.compute, normed, width, 1)?;
         let scores = &mut moe.scores[..router.rows];
         linear(means, &moe.router_x, &mut [Target { matrix: router, out: scores }])?;
         crate::ffn::add_bias(means.vectors, self.experts.router_bias, scores);
