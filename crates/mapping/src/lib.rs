@@ -60,6 +60,7 @@ pub mod sigbus;
 mod standard_output;
 mod sys;
 mod system_root;
+mod thread;
 
 pub use advise::Advice;
 pub use arena::{Arena, Filler, Slot};
@@ -93,3 +94,4 @@ pub use resident::{PageMap, cached_pages, tells_resident_pages};
 pub use sigbus::{COVERED_BYTES, WATCHED_MAX, install_sigbus_guard};
 pub use standard_output::stdout_was_closed;
 pub use system_root::SystemRoot;
+pub use thread::run_in_the_background;

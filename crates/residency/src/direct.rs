@@ -122,8 +122,16 @@ impl DirectLane {
 
     /// Slots of experts, from the front, that can be read into without bringing in memory.
     pub fn expert_slots_there(&self) -> u32 {
-        let there = self.filling.as_ref().map_or(usize::MAX, Filling::there);
-        let slots = self.expert_ends.partition_point(|&end| end <= there);
+        self.expert_slots_within(self.filling.as_ref().map_or(usize::MAX, Filling::there))
+    }
+
+    /// Slots of experts, from the front, that experts which stay may take.
+    pub fn expert_slots_usable(&self) -> u32 {
+        self.expert_slots_within(self.filling.as_ref().map_or(usize::MAX, Filling::usable))
+    }
+
+    fn expert_slots_within(&self, bytes: usize) -> u32 {
+        let slots = self.expert_ends.partition_point(|&end| end <= bytes);
         u32::try_from(slots).unwrap_or(u32::MAX)
     }
 

@@ -135,9 +135,11 @@ impl Driver {
         })
     }
 
-    /// Slots of experts, from the front, that can be read into at once; all, where nothing brings them in.
-    pub fn expert_slots_there(&self) -> u32 {
-        self.direct.as_ref().map_or(u32::MAX, DirectLane::expert_slots_there)
+    /// Tells the cache of experts which slots can be read into at once, and which experts that stay may take; all, where
+    /// nothing brings them in.
+    pub fn look_at_expert_slots(&mut self) {
+        let (Some(direct), Some(experts)) = (&self.direct, &mut self.experts) else { return };
+        experts.cache().set_there(direct.expert_slots_there(), direct.expert_slots_usable());
     }
 
     pub fn reader(&self) -> Option<Backend> {

@@ -2,20 +2,26 @@
 //!
 //! All of it at once, before the first token, cost 0.5 to 4.5 s a GB where it was measured: not for clearing
 //! (0.05 s a GB) nor for huge pages (no compaction), but because a hypervisor hands out memory when it is
-//! first touched. One helper does it a little ahead of the slots in use. While the run waits for the disk
-//! anyway, as in most of a prompt, a second one joins it and both go further: what is not there by then, the tokens
-//! behind it wait for. A run that uses no experts, or ends before, never pays for all.
+//! first touched. So it is done while the run waits for the disk, by two helpers that give way to whatever else has
+//! work, and until memory is there the cache does without it ([`super::experts::ExpertCache::claim`]). A run that uses
+//! no experts, or ends before, never pays for all.
+//!
+//! Where other programs keep the cores busy such helpers starve. Then one that does not give way stays a little
+//! ahead of the slots in use, and slots are used whether their memory is there or not.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use lowtide_mapping::Filler;
 
 use crate::error::ResidencyError;
 
-/// How far ahead of the last slot in use: some layers' experts.
+/// How far ahead of the last slot in use, where helpers that give way starve; and what is there from the start: some
+/// layers' experts.
 const AHEAD_BYTES: usize = 256 << 20;
 
 /// Brought in by one call: short, so that the end does not wait for it.
@@ -24,9 +30,14 @@ const STEP_BYTES: usize = 8 << 20;
 /// The same while the run waits: one huge page, 4 ms at 2.2 s a GB.
 const WAITING_STEP_BYTES: usize = 2 << 20;
 
-/// The first one keeps ahead of the slots in use, and all work while the run waits. Two bring in twice as much as one
+/// The first does not give way. The others do, and work only while the run waits: two bring in twice as much as one
 /// (2.2 and 1.1 s a GB).
-const HELPERS: usize = 2;
+const HELPERS: usize = 3;
+
+/// After each so long a wait in all, helpers that did not bring in so many bytes starve. Unhindered, two bring in 40 to
+/// 90 MB even where memory is as slow as that.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LEAST_BYTES: usize = 8 << 20;
 
 #[derive(Default)]
 struct Shared {
@@ -36,6 +47,8 @@ struct Shared {
     there: AtomicUsize,
     /// Whether the run waits for the disk.
     waits: AtomicBool,
+    /// Whether helpers that give way come to nothing.
+    starve: AtomicBool,
     ends: AtomicBool,
     front: Mutex<Front>,
 }
@@ -53,11 +66,36 @@ struct Front {
 pub(crate) struct Filling {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
+    look: Cell<Look>,
+}
+
+/// What the run has seen of the helpers lately.
+#[derive(Clone, Copy, Default)]
+struct Look {
+    waited: Duration,
+    there: usize,
+}
+
+impl Look {
+    /// A wait has ended, and so many bytes are there now. True if helpers had time and did nothing with it.
+    fn is_starving(&mut self, wait: Duration, there: usize) -> bool {
+        self.waited += wait;
+        if self.waited < LOOK_EVERY {
+            return false;
+        }
+        let came = there.saturating_sub(self.there);
+        *self = Look { waited: Duration::ZERO, there };
+        came < LEAST_BYTES
+    }
 }
 
 impl Filling {
     pub fn start(filler: &Filler) -> Result<Filling, ResidencyError> {
-        let mut filling = Filling { shared: Arc::default(), helpers: Vec::with_capacity(HELPERS) };
+        let mut filling = Filling {
+            shared: Arc::default(),
+            helpers: Vec::with_capacity(HELPERS),
+            look: Cell::default(),
+        };
         for number in 0..HELPERS {
             let (own, filler) = (Arc::clone(&filling.shared), filler.clone());
             let builder = std::thread::Builder::new().name("lowtide-fill".into());
@@ -82,19 +120,30 @@ impl Filling {
 
     /// The run waits for the disk as long as `wait` takes.
     pub fn meanwhile<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let is_used = self.shared.used.load(Ordering::Relaxed) > 0;
-        if is_used && self.there() < usize::MAX {
-            self.shared.waits.store(true, Ordering::Relaxed);
-            self.helpers.iter().for_each(|helper| helper.thread().unpark());
+        if self.shared.used.load(Ordering::Relaxed) == 0 || self.there() == usize::MAX {
+            return wait();
         }
+        self.shared.waits.store(true, Ordering::Relaxed);
+        self.helpers.iter().for_each(|helper| helper.thread().unpark());
+        let begin = Instant::now();
         let result = wait();
         self.shared.waits.store(false, Ordering::Relaxed);
+        let mut look = self.look.get();
+        if look.is_starving(begin.elapsed(), self.there()) {
+            self.shared.starve.store(true, Ordering::Relaxed);
+        }
+        self.look.set(look);
         result
     }
 
     /// Bytes from the front that can be read into without bringing in memory.
     pub fn there(&self) -> usize {
         self.shared.there.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the front that what stays may take: no more than are there, unless helpers starve.
+    pub fn usable(&self) -> usize {
+        if self.shared.starve.load(Ordering::Relaxed) { usize::MAX } else { self.there() }
     }
 }
 
@@ -112,6 +161,9 @@ impl Drop for Filling {
 impl Shared {
     /// What helper `number` does.
     fn fill(&self, filler: &Filler, number: usize) {
+        if number > 0 {
+            lowtide_mapping::run_in_the_background();
+        }
         while !self.ends.load(Ordering::Relaxed) && self.there.load(Ordering::Relaxed) < usize::MAX
         {
             let Some(range) = self.take(filler.bytes(), number) else {
@@ -128,9 +180,12 @@ impl Shared {
         let used = self.used.load(Ordering::Relaxed);
         let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
         let start = front.next;
-        let step = if number == 0 && start < used.saturating_add(AHEAD_BYTES) {
+        let starve = self.starve.load(Ordering::Relaxed);
+        let ahead = if starve { used.saturating_add(AHEAD_BYTES) } else { AHEAD_BYTES };
+        let waits = used > 0 && self.waits.load(Ordering::Relaxed);
+        let step = if number == 0 && start < ahead {
             STEP_BYTES
-        } else if used > 0 && self.waits.load(Ordering::Relaxed) {
+        } else if waits && starve == (number == 0) {
             WAITING_STEP_BYTES
         } else {
             return None;
@@ -159,26 +214,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_helper_keeps_ahead_and_two_go_further_while_the_run_waits() {
+    fn helpers_that_give_way_work_while_the_run_waits() {
         let (shared, all) = (Shared::default(), 1 << 40);
         let taken = |number| shared.take(all, number).map(|range| range.len());
-        // Ahead of nothing in use already; but nobody goes further before experts are used.
+        // What is there from the start; nobody goes further before experts are used.
         while let Some(step) = taken(0) {
             assert_eq!(step, STEP_BYTES);
             shared.finish(all, 0, true);
         }
         assert_eq!(shared.there.load(Ordering::Relaxed), AHEAD_BYTES);
         shared.waits.store(true, Ordering::Relaxed);
-        assert_eq!((taken(0), taken(1)), (None, None));
-        shared.used.store(1, Ordering::Relaxed);
-        assert_eq!(taken(1), Some(WAITING_STEP_BYTES));
+        assert_eq!([taken(0), taken(1), taken(2)], [None; 3]);
+        shared.used.store(1 << 20, Ordering::Relaxed);
+        let step = Some(WAITING_STEP_BYTES);
+        assert_eq!([taken(0), taken(1), taken(2)], [None, step, step]);
         shared.waits.store(false, Ordering::Relaxed);
-        assert_eq!((taken(0), taken(1)), (None, None));
+        assert_eq!([taken(0), taken(1), taken(2)], [None; 3]);
+    }
+
+    #[test]
+    fn where_they_starve_one_that_does_not_give_way_keeps_ahead() {
+        let (shared, all) = (Shared::default(), 1 << 40);
+        shared.front.lock().unwrap().next = AHEAD_BYTES;
+        shared.used.store(AHEAD_BYTES, Ordering::Relaxed);
+        shared.starve.store(true, Ordering::Relaxed);
+        let taken = |number| shared.take(all, number).map(|range| range.len());
+        while let Some(step) = taken(0) {
+            assert_eq!(step, STEP_BYTES);
+            shared.finish(all, 0, true);
+        }
+        assert_eq!(shared.there.load(Ordering::Relaxed), 2 * AHEAD_BYTES);
+        shared.waits.store(true, Ordering::Relaxed);
+        assert_eq!([taken(0), taken(1), taken(2)], [Some(WAITING_STEP_BYTES), None, None]);
+    }
+
+    #[test]
+    fn helpers_starve_that_bring_in_little_in_a_long_wait() {
+        let mut look = Look::default();
+        let short = LOOK_EVERY / 4;
+        let starving: Vec<bool> = (1..=4).map(|i| look.is_starving(short, i << 20)).collect();
+        assert_eq!(starving, [false, false, false, true]);
+        // From here on 2 MB each time, which is enough.
+        assert!((3..=10).all(|i| !look.is_starving(short, i << 21)));
     }
 
     #[test]
     fn what_is_there_ends_before_the_first_part_under_way() {
-        let (shared, all) = (Shared::default(), 20 << 20);
+        let (shared, all) = (Shared::default(), 12 << 20);
         let there = || shared.there.load(Ordering::Relaxed);
         shared.used.store(1, Ordering::Relaxed);
         shared.waits.store(true, Ordering::Relaxed);
@@ -189,10 +271,7 @@ mod tests {
         assert_eq!(shared.take(all, 1), Some(10 << 20..12 << 20));
         shared.finish(all, 0, true);
         assert_eq!(there(), 10 << 20);
-        assert_eq!(shared.take(all, 0), Some(12 << 20..20 << 20));
         shared.finish(all, 1, true);
-        assert_eq!(there(), 12 << 20);
-        shared.finish(all, 0, true);
         assert_eq!(there(), usize::MAX);
         assert_eq!(shared.take(all, 0), None);
     }

@@ -32,9 +32,8 @@ impl Store {
         if let Some(bad) = uses.iter().find(|u| u.unit.index() >= units) {
             return Err(ResidencyError::Unknown { what: bad.unit.to_string() });
         }
-        let there = driver.expert_slots_there();
+        driver.look_at_expert_slots();
         let Some(experts) = driver.experts.as_mut() else { return Ok(()) };
-        experts.cache().set_there(there);
         let met = experts.demand(uses, is_stream);
         driver.settle_guesses(&self.plan, uses);
         let mut pass = self.pass.borrow_mut();

@@ -75,6 +75,8 @@ pub struct ExpertCache {
     free: u32,
     /// Slots from the front whose memory is there.
     there: u32,
+    /// Slots from the front that what stays may take.
+    usable: u32,
     classes: Vec<Class>,
     class_of_slot: Vec<u8>,
     class_of_unit: Vec<u8>,
@@ -113,6 +115,7 @@ impl ExpertCache {
             used: vec![false; layers.len()],
             free: slots,
             there: slots,
+            usable: slots,
             classes: (0..=last).map(class).collect(),
             class_of_slot: classes.of_slots().to_vec(),
             class_of_unit,
@@ -179,22 +182,18 @@ impl ExpertCache {
     /// Gives an absent unit a slot, which then is loading; `None` while none may be had.
     pub fn claim(&mut self, unit: UnitId, admit: Admit) -> Option<Claim> {
         let free = if self.free > 0 { self.free_slot(unit) } else { None };
-        let slot = match admit {
-            Admit::Guess | Admit::Keep if free.is_some() => free,
-            Admit::Guess => self.passed(unit).or_else(|| self.victim(unit, true)),
-            Admit::Keep => self.passed(unit).or_else(|| self.victim(unit, false)),
+        // Memory may take longer to come than what leaves would take to be read again.
+        let room = if admit == Admit::Pass { self.there } else { self.usable };
+        let at_once = free.filter(|&i| i < room as usize).or_else(|| self.passed(unit));
+        let slot = at_once.or_else(|| match admit {
+            Admit::Guess => self.victim(unit, true),
+            Admit::Keep => self.victim(unit, false).or(free),
             Admit::Pass => {
                 let class = self.classes[self.class(unit) as usize];
                 let may_grow = class.passing < PASSING_SLOTS.min(class.slots / 4).max(1);
-                let there = free.filter(|&i| i < self.there as usize);
-                let at_once = there.or_else(|| self.passed(unit));
-                if at_once.is_some() || !may_grow {
-                    at_once
-                } else {
-                    free.or_else(|| self.victim(unit, false))
-                }
+                if may_grow { free.or_else(|| self.victim(unit, false)) } else { None }
             }
-        }?;
+        })?;
         Some(self.give(slot, unit, admit))
     }
 
@@ -347,9 +346,12 @@ impl ExpertCache {
         self.slots_of(self.class(unit)).find(|&i| self.slots[i] == Slot::Free)
     }
 
-    /// So many slots from the front can be read into without waiting for memory.
-    pub fn set_there(&mut self, slots: u32) {
-        self.there = slots;
+    /// So many slots from the front can be read into without waiting for memory, and so many are open to what stays.
+    /// Until all are, the cache is as large as those.
+    pub fn set_there(&mut self, there: u32, usable: u32) {
+        (self.there, self.usable) = (there, usable);
+        let all = self.slots.len() as f32;
+        self.judge.set_part((usable as f32).min(all) / all);
     }
 
     /// Of the slots with room for `unit` in which nothing is, those whose memory is there.

@@ -181,7 +181,7 @@ fn a_prompt_that_passes_does_not_wait_for_memory() {
     let layers = vec![0; 300];
     for policy in policies() {
         let mut cache = ExpertCache::new(&layers, 200, policy);
-        cache.set_there(50);
+        cache.set_there(50, 50);
         cache.begin_pass(500);
         assert_eq!(cache.room_there(UnitId(0)), 50);
         let mut highest = 0;
@@ -194,13 +194,31 @@ fn a_prompt_that_passes_does_not_wait_for_memory() {
             cache.release(claim.slot);
         }
         assert_eq!((highest, cache.room_there(UnitId(0))), (49, 0), "{policy:?}");
-        // What is to stay takes memory that is not there yet.
+        // Nor does what is to stay, while something may go for it,
         cache.begin_pass(1);
-        cache.want(UnitId(0), 1);
-        assert_eq!(cache.claim(UnitId(0), Admit::Keep).map(|claim| claim.slot.0), Some(50));
+        let absent = |cache: &ExpertCache, from: u32| {
+            let mut units = (from..300).map(UnitId);
+            units.find(|u| cache.standing(*u) == Standing::Absent).unwrap()
+        };
+        let unit = absent(&cache, 0);
+        cache.want(unit, 1);
+        let claim = cache.claim(unit, Admit::Keep).unwrap();
+        assert!(claim.slot.0 < 50 && claim.evicted.is_some(), "{policy:?}: {claim:?}");
+        // unless memory is not brought in, or everything is needed; a guess is worth no waiting.
+        cache.set_there(50, 200);
+        let unit = absent(&cache, unit.0 + 1);
+        cache.want(unit, 1);
+        assert_eq!(cache.claim(unit, Admit::Keep).map(|claim| claim.slot.0), Some(50));
+        cache.set_there(50, 50);
+        (0..300).map(UnitId).for_each(|unit| {
+            cache.want(unit, 1);
+        });
+        let unit = absent(&cache, unit.0 + 1);
+        assert_eq!(cache.claim(unit, Admit::Guess), None, "{policy:?}");
+        assert_eq!(cache.claim(unit, Admit::Keep).map(|claim| claim.slot.0), Some(51));
         // With no memory at all there are a few slots all the same, or nothing would ever move.
         let mut none = ExpertCache::new(&layers, 200, policy);
-        none.set_there(0);
+        none.set_there(0, 0);
         let claims = (0..300).filter_map(|unit| none.claim(UnitId(unit), Admit::Pass)).count();
         assert_eq!(claims, 24, "{policy:?}");
     }
@@ -272,7 +290,7 @@ fn units_take_slots_of_their_own_size_only() {
         let mut rng = Rng::new(3);
         let classes = Classes::new(&of_slot, &of_layer);
         let mut cache = ExpertCache::with_classes(&layers, &classes, policy);
-        cache.set_there(12);
+        cache.set_there(12, 12);
         assert_eq!((cache.room_there(UnitId(0)), cache.room_there(UnitId(20))), (8, 4));
         assert_eq!((cache.even_share(UnitId(0)), cache.even_share(UnitId(20))), (8, 4));
         for step in 0..3000u32 {

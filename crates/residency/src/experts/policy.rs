@@ -145,6 +145,11 @@ impl Judge {
         self.shares.even(self.layer_of(unit))
     }
 
+    /// This part of the slots can be used so far.
+    pub fn set_part(&mut self, part: f32) {
+        self.shares.set_part(part);
+    }
+
     /// So many tokens begin.
     pub fn pass(&mut self, tokens: u32) {
         self.now += u64::from(tokens);

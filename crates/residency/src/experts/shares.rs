@@ -33,6 +33,8 @@ pub(super) struct Shares {
     /// Whether this pass is a single token; and those so far.
     decoding: bool,
     tokens: u64,
+    /// The part of the slots that can be used so far: as much of its share is a layer's.
+    part: f32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,12 +58,23 @@ impl Shares {
             let even = classes.slots(class) as f32 / others.count() as f32;
             layers[layer as usize] = Layer { share: even, even, class, ..Layer::default() };
         }
-        Shares { layers, departed: vec![0; layers_of_units.len()], decoding: false, tokens: 0 }
+        Shares {
+            layers,
+            departed: vec![0; layers_of_units.len()],
+            decoding: false,
+            tokens: 0,
+            part: 1.0,
+        }
     }
 
     /// The share of a layer, were those of its class equal: in whole slots.
     pub fn even(&self, layer: u32) -> u32 {
         self.layers[layer as usize].even as u32
+    }
+
+    /// This part of the slots can be used so far.
+    pub fn set_part(&mut self, part: f32) {
+        self.part = part;
     }
 
     /// So many tokens begin.
@@ -117,13 +130,13 @@ impl Shares {
     /// take: else each miss would move a slot to and fro and let go what the other layer counts on.
     pub fn below(&self, layer: u32) -> bool {
         let Layer { held, share, .. } = self.layers[layer as usize];
-        held as f32 + 1.0 <= share
+        held as f32 + 1.0 <= share * self.part
     }
 
     /// Whether this layer holds more than its share.
     pub fn above(&self, layer: u32) -> bool {
         let Layer { held, share, .. } = self.layers[layer as usize];
-        held as f32 > share
+        held as f32 > share * self.part
     }
 }
 
@@ -154,6 +167,17 @@ mod tests {
         }
         // With equal shares, six slots, three of nine tokens would miss at the least.
         assert_eq!(late_hits, 200);
+    }
+
+    #[test]
+    fn of_half_the_slots_each_layer_has_half_its_share() {
+        let mut shares = Shares::new(&[0, 0, 0, 0, 1, 1, 1, 1], &Classes::one(&[0; 4]));
+        shares.entered(0);
+        assert!(shares.below(0) && !shares.above(0));
+        shares.set_part(0.5);
+        assert!(!shares.below(0) && !shares.above(0) && shares.below(1));
+        shares.entered(0);
+        assert!(shares.above(0));
     }
 
     #[test]
