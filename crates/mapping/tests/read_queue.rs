@@ -367,7 +367,9 @@ fn guesses_wait_for_an_idle_disk_unless_they_are_promoted() {
     let path = dir.file("model", 4 << 20);
     both_engines(|backend| {
         let (mut queue, mut slots) = parts(&path, backend, 8);
+        assert!(queue.takes_guess());
         submit(&mut queue, &mut slots, 0, Priority::Demand);
+        assert!(!queue.takes_guess(), "{backend:?}: a demand is with the kernel");
         submit(&mut queue, &mut slots, 1, Priority::Ahead);
         submit(&mut queue, &mut slots, 2, Priority::Guess);
         submit(&mut queue, &mut slots, 3, Priority::Guess);
@@ -388,7 +390,7 @@ fn guesses_wait_for_an_idle_disk_unless_they_are_promoted() {
         assert!(queue.promote_guess(9));
         let done = queue.wait_complete(TIMEOUT).unwrap().unwrap();
         assert_pattern(done.bytes().unwrap(), 0);
-        assert!(queue.is_empty());
+        assert!(queue.is_empty() && queue.takes_guess());
     });
 }
 

@@ -174,6 +174,11 @@ impl DirectLane {
         })
     }
 
+    /// Whether the disk has time for a guess.
+    pub fn takes_guess(&self) -> bool {
+        self.queue.takes_guess()
+    }
+
     /// A guess is needed after all; nothing where it is none, or has come back.
     pub fn promote(&mut self, issue: Issue) {
         self.queue.promote_guess(token(issue));

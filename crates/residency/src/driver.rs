@@ -55,14 +55,9 @@ const POPULATES_MAX: u32 = 16;
 /// for at once.
 const EXPERT_QUEUE_DEPTH: u32 = 32;
 
-/// Guesses made at once: as many experts as any model's tokens use of a layer.
-const GUESSES_MAX: usize = 64;
-
 pub(crate) struct Driver {
     pub schedule: Schedule,
     pub experts: Option<LiveExperts>,
-    /// Guesses on their way to the disk; kept for its memory.
-    pub guessed: Vec<Fetch>,
     direct: Option<DirectLane>,
     mapped: Option<MappedLane>,
     streaming: Streaming,
@@ -119,7 +114,6 @@ impl Driver {
         };
         Ok(Driver {
             schedule: Schedule::new(plan, depth),
-            guessed: Vec::with_capacity(if has_experts { GUESSES_MAX } else { 0 }),
             experts: has_experts.then(|| LiveExperts::new(plan, Policy::default())),
             direct,
             mapped,
@@ -202,11 +196,22 @@ impl Driver {
                 self.fail(store, &x, issue, error);
             }
         }
+        while self.takes_guess()
+            && let Some(fetch) = self.experts.as_mut().and_then(LiveExperts::next_guess)
+        {
+            progress = true;
+            self.fetch(store, fetch, Priority::Guess);
+        }
         // What was started goes to the kernel now, not when somebody waits. What comes back meanwhile
         // counts as well: it may be what somebody would otherwise wait for in vain.
         progress |= self.take_direct(store);
         self.count_busy();
         progress
+    }
+
+    /// Whether a guess would not be in anybody's way. What comes through the mapping comes in turn.
+    fn takes_guess(&self) -> bool {
+        self.direct.as_ref().is_none_or(DirectLane::takes_guess)
     }
 
     /// Takes what has come back; true if there was anything.

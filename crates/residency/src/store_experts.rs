@@ -46,17 +46,14 @@ impl Store {
         Ok(())
     }
 
-    /// Reads experts that may be needed soon, while the disk has nothing else to do, in the room of those
-    /// that would go next. Where too few guesses turn out right, most are left undone. (Through the mapping they are
+    /// Reads experts that may be needed soon, the likeliest first, while the disk has nothing else to do, in the room of
+    /// those that would go next. Those whose like turn out wrong too often are mostly left undone. (Through the mapping they are
     /// brought in in turn with all else, and not withdrawn.)
     pub fn guess_experts(&self, units: &[UnitId]) {
         let mut driver = self.driver.borrow_mut();
-        let mut fetches = std::mem::take(&mut driver.guessed);
         if let Some(experts) = driver.experts.as_mut() {
-            experts.guess(units, &mut fetches);
+            experts.guess(units);
         }
-        fetches.drain(..).for_each(|fetch| driver.fetch(self, fetch, Priority::Guess));
-        driver.guessed = fetches;
         // While some are left, each tile that is taken starts what the disk has room for.
         self.advance(&mut driver);
     }

@@ -59,7 +59,7 @@ impl Routes {
             tokens: vec![0; pairs],
             rows: vec![ScaledRow { to: 0, factor: 0.0 }; pairs],
             needed: Vec::with_capacity(count),
-            guessed: vec![0; used.div_ceil(2)],
+            guessed: vec![0; used],
         }
     }
 
@@ -138,8 +138,8 @@ impl Routes {
         Ok(())
     }
 
-    /// The better half of the experts that one token's scores would choose, ascending; `None` if a score is no number. What was
-    /// chosen stays as it is.
+    /// The experts that one token's scores would choose, the best first; `None` if a score is no number. What was chosen
+    /// stays as it is.
     pub(super) fn guess(
         &mut self,
         compute: &Compute,
@@ -161,7 +161,7 @@ impl Routes {
             check_finite(&self.selection, count).ok()?;
         }
         keep_best_groups(&mut self.selection, routing);
-        pick_best(&mut self.selection, &mut self.guessed);
+        take_best(&mut self.selection, &mut self.guessed);
         Some(&self.guessed)
     }
 
@@ -207,12 +207,17 @@ fn best(scores: &[f32]) -> usize {
 
 /// Takes the best scores out, as many as `picked` holds; their indices ascend.
 fn pick_best(scores: &mut [f32], picked: &mut [u32]) {
-    for slot in &mut *picked {
+    take_best(scores, picked);
+    picked.sort_unstable();
+}
+
+/// The same, the best first.
+fn take_best(scores: &mut [f32], picked: &mut [u32]) {
+    for slot in picked {
         let at = best(scores);
         scores[at] = f32::NEG_INFINITY;
         *slot = at as u32;
     }
-    picked.sort_unstable();
 }
 
 /// Leaves the groups with the largest sums of their two best scores, and takes the others out.
@@ -317,6 +322,21 @@ mod tests {
         near(&route(&chosen, 2, 4, &scores, None)[0], &expected);
         let scaled = Routing { scale: 2.5, ..chosen };
         near(&route(&scaled, 2, 4, &scores, None)[0], &expected.map(|(id, w)| (id, 2.5 * w)));
+    }
+
+    #[test]
+    fn guesses_come_best_first_and_change_nothing_that_was_chosen() {
+        let compute = Compute::new(Isa::detect(), 1).unwrap();
+        let mut routes = Routes::new(1, 5, 3);
+        routes.choose(&compute, &PLAIN, &mut [0.5, 2.0, -1.0, 1.0, 0.0], None).unwrap();
+        let chosen = routes.needed().to_vec();
+        let scores = [-1.0, 0.25, 3.0, 2.0, 0.5];
+        let mut guess =
+            |bias| routes.guess(&compute, &PLAIN, &mut scores.clone(), bias).map(<[u32]>::to_vec);
+        assert_eq!(guess(None), Some(vec![2, 3, 4]));
+        assert_eq!(guess(Some(&[9.0, 0.0, 0.0, 0.0, 0.0])), Some(vec![0, 2, 3]));
+        assert_eq!(guess(Some(&[f32::NAN; 5])), None);
+        assert_eq!(routes.needed(), chosen);
     }
 
     #[test]

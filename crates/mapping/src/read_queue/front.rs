@@ -204,6 +204,25 @@ impl ReadQueue {
         }
     }
 
+    /// Whether a guess that is submitted now begins at once: nothing else is with the kernel or waits for it, and no more
+    /// than a few pieces of other guesses.
+    #[must_use]
+    pub fn takes_guess(&self) -> bool {
+        let nothing_else =
+            self.again.is_empty() && self.demands.is_empty() && self.aheads.is_empty();
+        let waits = self.guesses.iter().any(|index| self.has_pieces_left(*index));
+        nothing_else && !waits && self.has_room_for_guesses()
+    }
+
+    /// Whether guesses may go to the kernel, as far as what is with it already is concerned.
+    fn has_room_for_guesses(&self) -> bool {
+        let guesses =
+            self.guesses.iter().filter_map(|index| self.pending[*index as usize].as_ref());
+        // What must be read again goes first, so all that is outstanding is with the engine.
+        let pieces: usize = guesses.map(|guess| guess.outstanding).sum();
+        self.engine.in_flight() <= pieces && pieces < GUESS_PIECES_MAX
+    }
+
     /// Makes a demand of a guess, of which some may have been read; `token` is its request's. False where no
     /// such guess is inside.
     pub fn promote_guess(&mut self, token: u64) -> bool {
@@ -251,14 +270,15 @@ impl ReadQueue {
         if let Some(&certain) = self.demands.front().or_else(|| self.aheads.front()) {
             return Some(certain);
         }
-        let of = |&index: &u32| Some((index, self.pending[index as usize].as_ref()?));
-        let guesses = || self.guesses.iter().filter_map(of);
-        // What must be read again goes first, so all that is outstanding is with the engine.
-        let pieces: usize = guesses().map(|(_, guess)| guess.outstanding).sum();
-        if self.engine.in_flight() > pieces || pieces >= GUESS_PIECES_MAX {
+        if !self.has_room_for_guesses() {
             return None;
         }
-        guesses().find(|(_, guess)| guess.cut < guess.span.length).map(|(index, _)| index)
+        self.guesses.iter().copied().find(|index| self.has_pieces_left(*index))
+    }
+
+    fn has_pieces_left(&self, index: u32) -> bool {
+        let pending = self.pending[index as usize].as_ref();
+        pending.is_some_and(|pending| pending.cut < pending.span.length)
     }
 
     /// The next piece of the first waiting request.

@@ -1,6 +1,7 @@
 //! Between the cache of experts and the lanes: what a layer has asked for, in order, and how far each
 //! unit's slices have come.
 
+use crate::experts::guesses::Guesses;
 use crate::experts::{Admit, Claim, Classes, ExpertCache, Policy, Standing};
 use crate::extent::{UNIT_SLICES, UnitId};
 use crate::plan::Plan;
@@ -43,6 +44,10 @@ pub(crate) struct LiveExperts {
     ghosts: Vec<Ghost>,
     ghost_uses: u64,
     guesses: Guesses,
+    /// What may be needed soon, the likeliest first.
+    guessed: Vec<UnitId>,
+    /// All before this one have been asked of the disk, or need not be.
+    next_guess: usize,
     /// Units that a guess is about, while room is made for it.
     kept: Vec<UnitId>,
 }
@@ -71,7 +76,7 @@ pub(crate) enum Outcome {
 /// What the last slice of a unit brought with it; nothing for those before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Came {
-    /// It was read, or was to be, on a guess.
+    /// It was read on a guess.
     pub is_guess: bool,
     /// It is absent again, as if it had not been asked of the disk.
     pub forgotten: bool,
@@ -83,38 +88,10 @@ struct Arriving {
     /// Slices.
     to_come: u8,
     worst: Outcome,
-    is_guess: bool,
+    /// It was begun on a guess of this rank.
+    guess: Option<u8>,
     /// It was begun for a pass that has ended.
     is_stale: bool,
-}
-
-/// Whether guesses pay: at least half of them have to be right, or the disk reads more for nothing than
-/// it gains by being early.
-#[derive(Clone, Copy, Debug, Default)]
-struct Guesses {
-    made: u32,
-    right: u32,
-    asked: u32,
-}
-
-impl Guesses {
-    /// Guesses that are remembered.
-    const MEMORY: u32 = 256;
-    /// While they do not pay, every so-manyth layer guesses all the same, to see when they do.
-    const TRY: u32 = 16;
-
-    fn pay(&mut self) -> bool {
-        self.asked = self.asked.wrapping_add(1);
-        self.made < 32 || self.right * 2 >= self.made || self.asked.is_multiple_of(Self::TRY)
-    }
-
-    fn made(&mut self) {
-        self.made += 1;
-        if self.made >= Self::MEMORY {
-            self.made /= 2;
-            self.right /= 2;
-        }
-    }
 }
 
 /// A cache of another size that sees the same uses.
@@ -157,6 +134,8 @@ impl LiveExperts {
             ghosts: GHOST_PERCENT.map(ghost).into_iter().collect(),
             ghost_uses: 0,
             guesses: Guesses::default(),
+            guessed: Vec::with_capacity(most),
+            next_guess: 0,
             kept: Vec::with_capacity(most),
         }
     }
@@ -172,6 +151,7 @@ impl LiveExperts {
         self.ghosts.iter_mut().for_each(|ghost| ghost.cache.begin_pass(tokens));
         self.demanded.clear();
         self.next = 0;
+        self.forget_guesses();
     }
 
     /// A unit that failed in the last pass, now absent. Call until it says `None`. All of its slices have
@@ -187,11 +167,14 @@ impl LiveExperts {
     pub fn demand(&mut self, uses: &[ExpertUse], is_stream: bool) -> Met {
         self.demanded.clear();
         self.next = 0;
+        self.forget_guesses();
         let mut met = Met::default();
         for u in uses {
             let guessed = self.cache.take_guess(u.unit);
             let hit = self.cache.want(u.unit, u.tokens) && !guessed;
-            self.guesses.right += u32::from(guessed);
+            if let (true, Some(rank)) = (guessed, self.rank_of(u.unit)) {
+                self.guesses.rank(rank).right();
+            }
             met.guessed += u64::from(guessed);
             met.hits += u64::from(hit);
             met.misses += u64::from(!hit);
@@ -227,32 +210,58 @@ impl LiveExperts {
         met
     }
 
-    /// Units that may be needed soon, into `fetches`: those that are missing and have room. Nothing while
-    /// what is needed now waits for room itself, or where guesses turned out wrong too often.
-    pub fn guess(&mut self, units: &[UnitId], fetches: &mut Vec<Fetch>) {
-        fetches.clear();
-        if self.next < self.demanded.len() || !self.guesses.pay() {
-            return;
+    /// The rank of the guess on which a unit that is there, or on its way, was begun.
+    fn rank_of(&self, unit: UnitId) -> Option<u8> {
+        match self.cache.standing(unit) {
+            Standing::Ready(slot) | Standing::Loading(slot) => self.arriving[slot.0 as usize].guess,
+            Standing::Held(_) | Standing::Failed(_) | Standing::Absent => None,
         }
-        // None of them makes room for another.
-        for &unit in units {
-            if !self.cache.keep(unit, true) {
+    }
+
+    /// These units may be needed soon, the likeliest first.
+    pub fn guess(&mut self, units: &[UnitId]) {
+        self.forget_guesses();
+        self.guessed.extend_from_slice(units);
+    }
+
+    fn forget_guesses(&mut self) {
+        self.guessed.clear();
+        self.next_guess = 0;
+    }
+
+    /// The next unit to read on a guess, if there is one that is missing and has room. Nothing while what is needed now
+    /// waits for room itself, and none whose like turned out wrong too often. The room is made only now, as what is never
+    /// read should not cost anybody's place.
+    pub fn next_guess(&mut self) -> Option<Fetch> {
+        if self.next < self.demanded.len() || self.loading >= LOADING_MAX {
+            return None;
+        }
+        while let Some(&unit) = self.guessed.get(self.next_guess) {
+            let rank = u8::try_from(self.next_guess).unwrap_or(u8::MAX);
+            self.next_guess += 1;
+            if self.cache.standing(unit) != Standing::Absent || !self.guesses.rank(rank).pays() {
                 continue;
             }
-            self.kept.push(unit);
-        }
-        for &unit in units {
-            if self.loading >= LOADING_MAX || self.cache.standing(unit) != Standing::Absent {
-                continue;
-            }
-            if let Some(claim) = self.cache.claim(unit, Admit::Guess) {
-                self.begin(claim.slot, true);
-                fetches.push(Fetch { unit, claim });
+            if let Some(claim) = self.claim_for_guess(unit) {
+                self.begin(claim.slot, Some(rank));
+                return Some(Fetch { unit, claim });
             }
         }
-        while let Some(unit) = self.kept.pop() {
-            self.cache.keep(unit, false);
+        None
+    }
+
+    /// Room for a guess, but not that of another one.
+    fn claim_for_guess(&mut self, unit: UnitId) -> Option<Claim> {
+        for &other in &self.guessed {
+            if self.cache.keep(other, true) {
+                self.kept.push(other);
+            }
         }
+        let claim = self.cache.claim(unit, Admit::Guess);
+        while let Some(other) = self.kept.pop() {
+            self.cache.keep(other, false);
+        }
+        claim
     }
 
     /// The next unit to read. Call until it says `None`.
@@ -266,7 +275,7 @@ impl LiveExperts {
                 return None;
             }
             let claim = self.cache.claim(unit, admit)?;
-            self.begin(claim.slot, false);
+            self.begin(claim.slot, None);
             self.next += 1;
             return Some(Fetch { unit, claim });
         }
@@ -285,13 +294,13 @@ impl LiveExperts {
         let room = self.cache.claim(unit, admit);
         let claim = room.or_else(|| self.cache.claim_wanted(unit, admit, later))?;
         self.next = 0;
-        self.begin(claim.slot, false);
+        self.begin(claim.slot, None);
         Some(Fetch { unit, claim })
     }
 
-    fn begin(&mut self, slot: SlotId, is_guess: bool) {
+    fn begin(&mut self, slot: SlotId, guess: Option<u8>) {
         let to_come = UNIT_SLICES as u8;
-        self.arriving[slot.0 as usize] = Arriving { to_come, is_guess, ..Arriving::default() };
+        self.arriving[slot.0 as usize] = Arriving { to_come, guess, ..Arriving::default() };
         self.loading += 1;
     }
 
@@ -302,7 +311,7 @@ impl LiveExperts {
         let most = if arriving.is_stale { Outcome::Withdrawn } else { Outcome::Failed };
         arriving.worst = arriving.worst.max(outcome.min(most));
         arriving.to_come = arriving.to_come.saturating_sub(1);
-        let Arriving { to_come: 0, worst, is_guess, .. } = *arriving else {
+        let Arriving { to_come: 0, worst, guess, .. } = *arriving else {
             return Came::default();
         };
         self.loading = self.loading.saturating_sub(1);
@@ -315,15 +324,18 @@ impl LiveExperts {
             // Somebody may have asked meanwhile, and passed it by as on its way.
             self.next = 0;
         }
-        if is_guess {
-            self.guesses.made();
+        let read = guess.filter(|_| worst != Outcome::Withdrawn);
+        if let Some(rank) = read {
+            self.guesses.rank(rank).read();
         }
-        Came { is_guess, forgotten }
+        Came { is_guess: read.is_some(), forgotten }
     }
 
-    /// Whether nothing is on its way or waiting for room.
+    /// Whether nothing is on its way or waiting.
     pub fn is_idle(&self) -> bool {
-        self.loading == 0 && self.next >= self.demanded.len()
+        self.loading == 0
+            && self.next >= self.demanded.len()
+            && self.next_guess >= self.guessed.len()
     }
 
     pub fn cache(&mut self) -> &mut ExpertCache {
