@@ -209,9 +209,12 @@ impl Driver {
         progress
     }
 
-    /// Whether a guess would not be in anybody's way. What comes through the mapping comes in turn.
+    /// Whether a guess would not be in anybody's way. Through the mapping one comes at a time.
     fn takes_guess(&self) -> bool {
-        self.direct.as_ref().is_none_or(DirectLane::takes_guess)
+        match self.streaming {
+            Streaming::Direct => self.direct.as_ref().is_some_and(DirectLane::takes_guess),
+            Streaming::Mapped => self.mapped.as_ref().is_some_and(MappedLane::is_idle),
+        }
     }
 
     /// Takes what has come back; true if there was anything.

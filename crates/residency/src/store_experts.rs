@@ -47,8 +47,7 @@ impl Store {
     }
 
     /// Reads experts that may be needed soon, the likeliest first, while the disk has nothing else to do, in the room of
-    /// those that would go next. Those whose like turn out wrong too often are mostly left undone. (Through the mapping they are
-    /// brought in in turn with all else, and not withdrawn.)
+    /// those that would go next. Those whose like turn out wrong too often are mostly left undone.
     pub fn guess_experts(&self, units: &[UnitId]) {
         let mut driver = self.driver.borrow_mut();
         if let Some(experts) = driver.experts.as_mut() {
