@@ -111,11 +111,20 @@ impl Filling {
 
     /// So many bytes from the front are in use now.
     pub fn used_until(&self, bytes: usize) {
-        if self.shared.used.fetch_max(bytes, Ordering::Relaxed) < bytes
-            && let Some(helper) = self.helpers.first()
-        {
-            helper.thread().unpark();
+        if self.shared.used.fetch_max(bytes, Ordering::Relaxed) < bytes && self.starve() {
+            self.wake();
         }
+    }
+
+    fn starve(&self) -> bool {
+        self.shared.starve.load(Ordering::Relaxed)
+    }
+
+    /// Wakes those whose turn it is: the first where the others starve, else the others.
+    fn wake(&self) {
+        let (first, others) = self.helpers.split_at(1);
+        let helpers = if self.starve() { first } else { others };
+        helpers.iter().for_each(|helper| helper.thread().unpark());
     }
 
     /// The run waits for the disk as long as `wait` takes.
@@ -124,7 +133,7 @@ impl Filling {
             return wait();
         }
         self.shared.waits.store(true, Ordering::Relaxed);
-        self.helpers.iter().for_each(|helper| helper.thread().unpark());
+        self.wake();
         let begin = Instant::now();
         let result = wait();
         self.shared.waits.store(false, Ordering::Relaxed);
@@ -143,7 +152,7 @@ impl Filling {
 
     /// Bytes from the front that what stays may take: no more than are there, unless helpers starve.
     pub fn usable(&self) -> usize {
-        if self.shared.starve.load(Ordering::Relaxed) { usize::MAX } else { self.there() }
+        if self.starve() { usize::MAX } else { self.there() }
     }
 }
 
@@ -260,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_is_there_ends_before_the_first_part_under_way() {
-        let (shared, all) = (Shared::default(), 12 << 20);
+        let (shared, all) = (Shared::default(), 14 << 20);
         let there = || shared.there.load(Ordering::Relaxed);
         shared.used.store(1, Ordering::Relaxed);
         shared.waits.store(true, Ordering::Relaxed);
@@ -271,9 +280,12 @@ mod tests {
         assert_eq!(shared.take(all, 1), Some(10 << 20..12 << 20));
         shared.finish(all, 0, true);
         assert_eq!(there(), 10 << 20);
+        assert_eq!(shared.take(all, 2), Some(12 << 20..14 << 20));
         shared.finish(all, 1, true);
+        assert_eq!(there(), 12 << 20);
+        shared.finish(all, 2, true);
         assert_eq!(there(), usize::MAX);
-        assert_eq!(shared.take(all, 0), None);
+        assert_eq!([0, 1, 2].map(|number| shared.take(all, number)), [None, None, None]);
     }
 
     #[test]

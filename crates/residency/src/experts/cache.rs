@@ -144,12 +144,12 @@ impl ExpertCache {
         slot != NONE
     }
 
-    /// Whether a unit is there, or on its way, because somebody guessed right; to be asked before
-    /// [`ExpertCache::want`], and true only once.
-    pub fn take_guess(&mut self, unit: UnitId) -> bool {
+    /// The slot of a unit that is there, or on its way, because somebody guessed right; to be asked before
+    /// [`ExpertCache::want`], and told only once.
+    pub fn take_guess(&mut self, unit: UnitId) -> Option<SlotId> {
         match self.place[unit.index()] {
-            NONE => false,
-            slot => std::mem::take(&mut self.guessed[slot as usize]),
+            NONE => None,
+            slot => std::mem::take(&mut self.guessed[slot as usize]).then_some(SlotId(slot)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Whether guesses pay.
+//! Guesses of experts, judged by what became of their like.
 
 /// Whether guesses pay, by how likely the guesser held them: its first, its second and so on.
 #[derive(Clone, Copy, Debug, Default)]

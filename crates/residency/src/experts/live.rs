@@ -149,6 +149,11 @@ impl LiveExperts {
         }
         self.cache.begin_pass(tokens);
         self.ghosts.iter_mut().for_each(|ghost| ghost.cache.begin_pass(tokens));
+        self.forget_asked();
+    }
+
+    /// Nothing is needed, and nothing is guessed.
+    fn forget_asked(&mut self) {
         self.demanded.clear();
         self.next = 0;
         self.forget_guesses();
@@ -165,17 +170,15 @@ impl LiveExperts {
     /// Of a long prompt's units the most used ones are kept as long as there is room whose memory is there, each
     /// layer its share; the others only pass.
     pub fn demand(&mut self, uses: &[ExpertUse], is_stream: bool) -> Met {
-        self.demanded.clear();
-        self.next = 0;
-        self.forget_guesses();
+        self.forget_asked();
         let mut met = Met::default();
         for u in uses {
             let guessed = self.cache.take_guess(u.unit);
-            let hit = self.cache.want(u.unit, u.tokens) && !guessed;
-            if let (true, Some(rank)) = (guessed, self.rank_of(u.unit)) {
+            let hit = self.cache.want(u.unit, u.tokens) && guessed.is_none();
+            if let Some(rank) = guessed.and_then(|slot| self.arriving[slot.0 as usize].guess) {
                 self.guesses.rank(rank).right();
             }
-            met.guessed += u64::from(guessed);
+            met.guessed += u64::from(guessed.is_some());
             met.hits += u64::from(hit);
             met.misses += u64::from(!hit);
             met.bytes += if hit { 0 } else { self.unit_bytes[u.unit.index()] };
@@ -208,14 +211,6 @@ impl LiveExperts {
             self.ghosts.iter_mut().for_each(|ghost| ghost.see(uses));
         }
         met
-    }
-
-    /// The rank of the guess on which a unit that is there, or on its way, was begun.
-    fn rank_of(&self, unit: UnitId) -> Option<u8> {
-        match self.cache.standing(unit) {
-            Standing::Ready(slot) | Standing::Loading(slot) => self.arriving[slot.0 as usize].guess,
-            Standing::Held(_) | Standing::Failed(_) | Standing::Absent => None,
-        }
     }
 
     /// These units may be needed soon, the likeliest first.
